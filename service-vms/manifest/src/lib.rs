@@ -1,0 +1,4 @@
+//! Work in progress.
+#![forbid(unsafe_code)]
+mod plan;
+pub use plan::*;
