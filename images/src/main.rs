@@ -1,3 +1,8 @@
-//! Work in progress.
+//! `images`: builds the host's ISO and runs it in QEMU. `images --help` explains.
 #![forbid(unsafe_code)]
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ennead_images::cli::main()
+}

@@ -1,2 +1,7 @@
-//! Work in progress.
+//! The hardware domain: owns the PCI bus, interrupt routing and the host's power.
+//!
+//! Xen gives it the hardware when it is created. It answers Builder, and nobody else.
 #![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod service;

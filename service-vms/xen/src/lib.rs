@@ -1,1 +1,30 @@
-//! Work in progress.
+//! Xen 4.17 behind safe types, for 64-bit PV domains on x86.
+//!
+//! This is the only crate of Ennead with `unsafe` code. Event channels and grants go through Linux's devices below
+//! `/dev/xen`; control interfaces (feature `control`) go through libxenctrl and `/dev/xen/privcmd`.
+//!
+//! Memory shared with another VM is only ever reached by copying, with atomic accesses: the other side may change any
+//! byte at any time, so no reference into it leaves this crate.
+
+mod error;
+mod evtchn;
+mod grants;
+mod ids;
+mod ioctl;
+mod mapping;
+mod page;
+mod sys;
+
+#[cfg(feature = "control")]
+mod control;
+
+#[cfg(feature = "control")]
+pub use control::{
+    Control, CreateDomain, DomainGuard, DomainInfo, DomainState, ForeignPages, GrantEntries, HostInfo,
+    ShutdownReason, VcpuStart,
+};
+pub use error::{Error, Result};
+pub use evtchn::EventChannels;
+pub use grants::{GrantedPage, MappedPage};
+pub use ids::{DomId, GrantRef, Mfn, Port, Sid, Virq};
+pub use page::{LocalPage, PAGE_SIZE, SharedPage};

@@ -1,0 +1,254 @@
+//! Builder on the running host: takes over, then serves until the host ends.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use ennead_launch::{Launcher, Store};
+use ennead_manifest::{Kind, Vm};
+use ennead_runtime::Runtime;
+use ennead_xen::{Control, DomId, DomainInfo, DomainState, EventChannels, Port, ShutdownReason, Virq};
+use tracing::{error, info, warn};
+
+use crate::command::{Command, Lines};
+use crate::ledger::Ledger;
+use crate::pciback::Pciback;
+
+/// Domain 0, the bootstrapper.
+const DOMAIN_0: DomId = DomId(0);
+/// Bytes taken from the console at once.
+const CONSOLE_CHUNK: usize = 256;
+
+/// Builder with everything it holds.
+#[derive(Debug)]
+pub struct Host {
+    control: Control,
+    events: EventChannels,
+    died: Port,
+    typed: Port,
+    store: Store,
+    ledger: Ledger,
+    lines: Lines,
+    me: DomId,
+    pciback: Option<Pciback>,
+}
+
+impl Host {
+    /// Opens everything, asks Xen for its events, and reports that Builder is well.
+    ///
+    /// # Errors
+    /// When the store is not the signed one, or Xen refuses something.
+    pub fn open(runtime: &Runtime, dir: &Path) -> anyhow::Result<Self> {
+        let store = Store::open(dir).context("The images are not the signed ones")?;
+        let images = store.verify_all().context("The images are not the signed ones")?;
+        let me = store
+            .boot_plan()
+            .plan
+            .vms
+            .iter()
+            .find(|vm| vm.kind == Kind::Builder)
+            .map(|vm| DomId(vm.domid))
+            .context("The plan has no builder")?;
+        let control = Control::open().context("Cannot open Xen's control interface")?;
+        let events = EventChannels::open().context("Cannot open the event channels")?;
+        // First the ports, then the handler, then (in `run`) the list of domains: no death can be missed.
+        let died = events.bind_virq(Virq::DomExc)?;
+        let typed = events.bind_virq(Virq::Console)?;
+        control.set_virq_handler(Virq::DomExc, me)?;
+        control.set_virq_handler(Virq::Console, me)?;
+        info!(images, flask = if control.flask_enforcing()? { "enforcing" } else { "permissive" }, "verified");
+        runtime.report_healthy().context("Cannot report to the bootstrapper")?;
+        let ledger = Ledger::new(store.boot_plan());
+        Ok(Self { control, events, died, typed, store, ledger, lines: Lines::default(), me, pciback: None })
+    }
+
+    /// Takes over from the bootstrapper, builds what the plan leaves to Builder, then serves for ever.
+    ///
+    /// # Errors
+    /// When Xen refuses something without which the host cannot go on.
+    pub fn run(&mut self, runtime: &Runtime) -> anyhow::Result<()> {
+        self.await_goodbye()?;
+        self.connect_pciback(runtime)?;
+        self.look()?;
+        for vm in self.own_vms() {
+            // One VM that does not start is reported and does not keep the others from starting.
+            self.build(&vm.name);
+        }
+        info!(vms = self.control.domains()?.len(), "host-ready");
+        loop {
+            match self.events.wait(None)? {
+                Some(port) if port == self.died => self.look()?,
+                Some(port) if port == self.typed => self.read_console()?,
+                Some(port) => warn!(port = port.0, "unexpected-event"),
+                None => {}
+            }
+        }
+    }
+
+    /// VMs that Builder starts with the host, in the plan's order.
+    fn own_vms(&self) -> Vec<Vm> {
+        let vms = self.store.boot_plan().plan.vms.iter();
+        vms.filter(|vm| !vm.built_by_bootstrapper && vm.autostart && vm.kind != Kind::Bootstrapper).cloned().collect()
+    }
+
+    /// Waits for the end of domain 0 and destroys it.
+    fn await_goodbye(&mut self) -> anyhow::Result<()> {
+        loop {
+            match self.control.domain(DOMAIN_0)?.map(|info| info.state) {
+                Some(DomainState::Shutdown(reason)) => {
+                    if reason != ShutdownReason::PowerOff {
+                        error!(reason = %reason, "bootstrapper-failed");
+                    }
+                    break;
+                }
+                None => return Ok(()),
+                Some(_) => {}
+            }
+            // A key pressed meanwhile stays in Xen's buffer.
+            self.events.wait(Some(Duration::from_secs(1)))?;
+        }
+        let before = self.free_kib()?;
+        self.control.destroy_domain(DOMAIN_0).context("Cannot destroy domain 0")?;
+        while self.control.domain(DOMAIN_0)?.is_some() {
+            self.events.wait(Some(Duration::from_millis(100)))?;
+        }
+        let freed = self.free_kib()?.saturating_sub(before);
+        info!(freed_kib = freed, "bootstrapper-destroyed");
+        Ok(())
+    }
+
+    fn free_kib(&self) -> anyhow::Result<u64> {
+        Ok(self.control.host()?.free_pages * 4)
+    }
+
+    fn connect_pciback(&mut self, runtime: &Runtime) -> anyhow::Result<()> {
+        let server = runtime.params().talks_to.iter().find(|peer| peer.name == "pciback");
+        let mut pciback = Pciback::connect(server.context("The boot parameters name no pciback")?)?;
+        let controllers = pciback.controllers()?;
+        for c in &controllers {
+            info!(
+                address = %c.address, class = %format!("{:06x}", c.class), id = %format!("{:04x}:{:04x}", c.vendor, c.device),
+                "controller"
+            );
+        }
+        info!(count = controllers.len(), "controllers");
+        pciback.seal()?;
+        self.pciback = Some(pciback);
+        Ok(())
+    }
+
+    /// Looks at all domains: notes which are gone, and destroys those that stopped (what they had is free again then).
+    fn look(&mut self) -> anyhow::Result<()> {
+        let domains = self.control.domains()?;
+        let present: Vec<DomId> = domains.iter().map(|d| d.domid).collect();
+        for domid in self.ledger.observe(&present) {
+            info!(domid = domid.0, name = %self.name(domid), "vm-gone");
+        }
+        for (domid, reason) in domains.iter().filter_map(stopped) {
+            warn!(domid = domid.0, name = %self.name(domid), reason = %reason, "vm-stopped");
+            if let Err(e) = self.control.destroy_domain(domid) {
+                error!(domid = domid.0, cause = %e, "not-destroyed");
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, domid: DomId) -> String {
+        self.ledger.get(domid).map_or_else(|| "unknown".to_owned(), |entry| entry.vm.name.clone())
+    }
+
+    fn read_console(&mut self) -> anyhow::Result<()> {
+        let mut typed = [0; CONSOLE_CHUNK];
+        loop {
+            let n = self.control.console_read(&mut typed)?;
+            let Some(bytes) = typed.get(..n).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+            for command in self.lines.push(bytes) {
+                let done = command.map_err(anyhow::Error::from).and_then(|command| self.obey(command));
+                if let Err(e) = done {
+                    error!(cause = %format!("{e:#}"), "command-refused");
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> anyhow::Result<()> {
+        match command {
+            Command::List => self.list(),
+            Command::Build(name) => {
+                self.build(&name);
+                Ok(())
+            }
+            Command::Destroy(name) => self.destroy(&name),
+            Command::PowerOff => self.pciback()?.power_off(),
+            Command::Reboot => self.pciback()?.reboot(),
+        }
+    }
+
+    fn pciback(&mut self) -> anyhow::Result<&mut Pciback> {
+        self.pciback.as_mut().context("pciback is not connected")
+    }
+
+    fn list(&self) -> anyhow::Result<()> {
+        let domains = self.control.domains()?;
+        for d in &domains {
+            let context = self.control.context_of(d.sid)?;
+            let entry = self.ledger.get(d.domid);
+            info!(
+                domid = d.domid.0,
+                name = %self.name(d.domid),
+                memory_kib = d.pages * 4,
+                state = %d.state,
+                label = %context.rsplit(':').next().unwrap_or(&context),
+                image = %entry.map_or("none", |entry| entry.image.as_str()),
+                mappers = %entry.map_or(0, |entry| entry.mappers().len()),
+                "vm"
+            );
+        }
+        info!(count = domains.len(), free_kib = self.free_kib()?, "list-end");
+        Ok(())
+    }
+
+    fn build(&mut self, name: &str) {
+        match self.try_build(name) {
+            Ok((domid, memory_kib)) => info!(vm = %name, domid = domid.0, memory_kib, "healthy"),
+            Err(e) => error!(vm = %name, cause = %format!("{e:#}"), "failed"),
+        }
+    }
+
+    fn try_build(&mut self, name: &str) -> anyhow::Result<(DomId, u64)> {
+        let vm = self.ledger.begin_build(name, self.me)?;
+        let result = self.launch(&vm);
+        self.ledger.end_build(DomId(vm.domid), result.is_ok());
+        Ok((DomId(vm.domid), result?))
+    }
+
+    fn launch(&self, vm: &Vm) -> Result<u64, ennead_launch::Error> {
+        let domid = DomId(vm.domid);
+        // Its own set of ports, so that waiting for a report swallows no other event.
+        let events = EventChannels::open().map_err(|source| ennead_launch::Error::Xen { domid, source })?;
+        let launcher = Launcher { control: &self.control, events: &events, store: &self.store, me: self.me };
+        let started = launcher.start(vm)?;
+        info!(vm = %vm.name, domid = domid.0, memory_kib = started.memory_kib, "built");
+        launcher.wait_healthy(&started)?;
+        Ok(started.memory_kib)
+    }
+
+    fn destroy(&mut self, name: &str) -> anyhow::Result<()> {
+        let domid = self.ledger.check_destroy(name)?;
+        self.control.destroy_domain(domid)?;
+        if self.control.domain(domid)?.is_some() {
+            bail!("{name} ({domid}) is dying, but somebody still holds a page of it");
+        }
+        self.look()?;
+        info!(vm = %name, domid = domid.0, "destroyed");
+        Ok(())
+    }
+}
+
+/// A domain that stopped by itself.
+fn stopped(info: &DomainInfo) -> Option<(DomId, ShutdownReason)> {
+    match info.state {
+        DomainState::Shutdown(reason) => Some((info.domid, reason)),
+        _ => None,
+    }
+}

@@ -1,0 +1,159 @@
+//! What Builder knows of each VM: whether it is there, from which images, and who may map its memory.
+
+use std::collections::BTreeMap;
+
+use ennead_manifest::{BootPlan, Vm};
+use ennead_xen::DomId;
+
+/// Where a VM is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Not there.
+    Absent,
+    /// Its memory is being filled: the whitelist says by whom.
+    Building,
+    /// It runs: nobody maps its memory, except pages that it grants.
+    Running,
+}
+
+/// One VM of the plan.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its line in the plan.
+    pub vm: Vm,
+    /// SHA-256 of its ramdisk, lower-case hex.
+    pub image: String,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Who may map its memory; empty once it runs.
+    mappers: Vec<DomId>,
+}
+
+impl Entry {
+    /// Who may map its memory now.
+    #[must_use]
+    pub fn mappers(&self) -> &[DomId] {
+        &self.mappers
+    }
+}
+
+/// Why something cannot be done to a VM.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not in the plan.
+    #[error("The plan has no VM `{0}`")]
+    Unknown(String),
+    /// It is there already.
+    #[error("{0} is there already")]
+    Present(String),
+    /// It is not there.
+    #[error("{0} is not there")]
+    Absent(String),
+    /// Builder may not build or destroy it.
+    #[error("{name}: {reason}")]
+    Refused {
+        /// Its name.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+}
+
+/// All VMs of the plan, by domid.
+#[derive(Debug)]
+pub struct Ledger {
+    entries: BTreeMap<DomId, Entry>,
+}
+
+impl Ledger {
+    /// The plan's VMs, all absent.
+    #[must_use]
+    pub fn new(boot: &BootPlan) -> Self {
+        let entry = |vm: &Vm| Entry {
+            vm: vm.clone(),
+            image: boot.images.get(&vm.ramdisk_image()).map(|image| image.sha256.clone()).unwrap_or_default(),
+            phase: Phase::Absent,
+            mappers: Vec::new(),
+        };
+        Self { entries: boot.plan.vms.iter().map(|vm| (DomId(vm.domid), entry(vm))).collect() }
+    }
+
+    /// All VMs of the plan.
+    pub fn entries(&self) -> impl Iterator<Item = (DomId, &Entry)> {
+        self.entries.iter().map(|(domid, entry)| (*domid, entry))
+    }
+
+    /// The VM with this domid.
+    #[must_use]
+    pub fn get(&self, domid: DomId) -> Option<&Entry> {
+        self.entries.get(&domid)
+    }
+
+    /// Notes what Xen says is there: `present` are all domids of the host. Gives the VMs that ran and are gone.
+    pub fn observe(&mut self, present: &[DomId]) -> Vec<DomId> {
+        let mut gone = Vec::new();
+        for (domid, entry) in &mut self.entries {
+            match (entry.phase, present.contains(domid)) {
+                (Phase::Running, false) => {
+                    entry.phase = Phase::Absent;
+                    gone.push(*domid);
+                }
+                (Phase::Absent, true) => entry.phase = Phase::Running,
+                _ => {}
+            }
+        }
+        gone
+    }
+
+    /// Starts to build `name`: from now on `mapper`, and nobody else, may map its memory.
+    ///
+    /// # Errors
+    /// When it is unknown, there already, or not Builder's to build.
+    pub fn begin_build(&mut self, name: &str, mapper: DomId) -> Result<Vm, Error> {
+        let entry = self.by_name(name)?;
+        changeable(entry)?;
+        if entry.phase != Phase::Absent {
+            return Err(Error::Present(name.to_owned()));
+        }
+        entry.phase = Phase::Building;
+        entry.mappers = vec![mapper];
+        Ok(entry.vm.clone())
+    }
+
+    /// Ends it: the whitelist is empty again.
+    pub fn end_build(&mut self, domid: DomId, runs: bool) {
+        if let Some(entry) = self.entries.get_mut(&domid) {
+            entry.phase = if runs { Phase::Running } else { Phase::Absent };
+            entry.mappers.clear();
+        }
+    }
+
+    /// Whether `name` can be destroyed; its domid.
+    ///
+    /// # Errors
+    /// When it is unknown, not there, or not Builder's to destroy.
+    pub fn check_destroy(&mut self, name: &str) -> Result<DomId, Error> {
+        let entry = self.by_name(name)?;
+        changeable(entry)?;
+        if entry.phase == Phase::Absent {
+            return Err(Error::Absent(name.to_owned()));
+        }
+        Ok(DomId(entry.vm.domid))
+    }
+
+    fn by_name(&mut self, name: &str) -> Result<&mut Entry, Error> {
+        self.entries.values_mut().find(|entry| entry.vm.name == name).ok_or_else(|| Error::Unknown(name.to_owned()))
+    }
+}
+
+/// Three VMs are beyond `build` and `destroy`.
+fn changeable(entry: &Entry) -> Result<(), Error> {
+    use ennead_manifest::Kind;
+    let reason = match entry.vm.kind {
+        Kind::Bootstrapper => "it exists once, at power-on",
+        Kind::Pciback => "it is the hardware domain: its end is the host's end",
+        Kind::Builder => "a domain cannot destroy itself",
+        _ => return Ok(()),
+    };
+    Err(Error::Refused { name: entry.vm.name.clone(), reason })
+}

@@ -1,0 +1,55 @@
+//! Builder's channel to pciback, the hardware domain.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use ennead_channel::pciback::{Controller, Reply, Request};
+use ennead_channel::{Client, FIRST_GREF};
+use ennead_runtime::boot::TalksTo;
+use ennead_xen::{EventChannels, GrantRef};
+
+/// How long pciback may take to offer its channel, and to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The open channel.
+#[derive(Debug)]
+pub(crate) struct Pciback {
+    client: Client<ennead_channel::Pciback>,
+    /// Ports of this channel only, so that waiting for an answer takes no other event away.
+    events: EventChannels,
+}
+
+impl Pciback {
+    /// Opens the channel; `server` is pciback's line of the boot parameters.
+    pub(crate) fn connect(server: &TalksTo) -> anyhow::Result<Self> {
+        let events = EventChannels::open()?;
+        let gref = GrantRef(FIRST_GREF + server.index);
+        let client = Client::connect(server.domid, gref, &events, PATIENCE)
+            .with_context(|| format!("Cannot open the channel to {}", server.name))?;
+        Ok(Self { client, events })
+    }
+
+    pub(crate) fn controllers(&mut self) -> anyhow::Result<Vec<Controller>> {
+        self.client.controllers(&self.events, PATIENCE)?.map_err(anyhow::Error::msg).context("pciback cannot read the PCI bus")
+    }
+
+    pub(crate) fn seal(&mut self) -> anyhow::Result<()> {
+        self.ask(Request::Seal, &Reply::Sealed)
+    }
+
+    pub(crate) fn power_off(&mut self) -> anyhow::Result<()> {
+        self.ask(Request::PowerOff, &Reply::PoweringOff)
+    }
+
+    pub(crate) fn reboot(&mut self) -> anyhow::Result<()> {
+        self.ask(Request::Reboot, &Reply::Rebooting)
+    }
+
+    fn ask(&mut self, request: Request, expected: &Reply) -> anyhow::Result<()> {
+        match self.client.call(&self.events, request, PATIENCE).with_context(|| format!("pciback did not obey {request:?}"))? {
+            reply if reply == *expected => Ok(()),
+            Reply::Error(text) => bail!("pciback refused {request:?}: {text}"),
+            other => bail!("pciback answered {request:?} with {other:?}"),
+        }
+    }
+}

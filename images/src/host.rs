@@ -1,0 +1,170 @@
+//! The whole build: manifest -> ISO.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use ennead_manifest::{BootPlan, Kind, Plan};
+
+use crate::cache::Cache;
+use crate::iso::{self, Contents};
+use crate::plan::{self, CommandLines};
+use crate::progress::Progress;
+use crate::ramdisk::{self, Extra};
+use crate::{kernel, policy, program, sign, xen};
+
+/// Name of the public key in the ramdisks of those that verify the plan.
+const PUBLIC_KEY: &str = "plan.pub";
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The manifest.
+    pub manifest: PathBuf,
+    /// The ISO.
+    pub out: PathBuf,
+    /// The user's own key; else the development key.
+    pub key: Option<PathBuf>,
+}
+
+impl Options {
+    /// The project's own host, as `out/ennead.iso`.
+    #[must_use]
+    pub fn standard() -> Self {
+        Self {
+            manifest: crate::images_dir().join("host.toml"),
+            out: crate::source_root().join("out/ennead.iso"),
+            key: None,
+        }
+    }
+}
+
+/// Everything that the ISO is made of. Tests change a part before they write the ISO.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The checked plan.
+    pub plan: Plan,
+    /// The plan with the hash of each image.
+    pub boot_plan: BootPlan,
+    /// Images that the bootstrapper is given, by name.
+    pub images: BTreeMap<String, Vec<u8>>,
+    /// The boot plan as TOML: what is signed.
+    pub plan_toml: Vec<u8>,
+    /// The signature: 64 bytes.
+    pub signature: Vec<u8>,
+    /// The bootstrapper's kernel.
+    pub kernel: Vec<u8>,
+    /// The bootstrapper's compressed ramdisk, with the public key.
+    pub ramdisk: Vec<u8>,
+    /// The hypervisor.
+    pub xen: Vec<u8>,
+    /// The binary FLASK policy.
+    pub policy: Vec<u8>,
+    /// What GRUB tells Xen and domain 0's kernel.
+    pub command_lines: CommandLines,
+    /// Bytes of each program.
+    pub program_sizes: BTreeMap<String, usize>,
+}
+
+/// Builds all parts, or takes them from the cache.
+///
+/// # Errors
+/// Every mistake in the manifest; a missing package; the first part that does not build.
+pub fn build(cache: &Cache, progress: Progress, options: &Options) -> Result<Host> {
+    build_with(cache, progress, options, &BTreeMap::new())
+}
+
+/// The same, with some images replaced before they are hashed and signed: for tests of VMs that cannot start.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with(
+    cache: &Cache,
+    progress: Progress,
+    options: &Options,
+    replaced: &BTreeMap<String, Vec<u8>>,
+) -> Result<Host> {
+    let manifest = plan::check(&options.manifest)?;
+    let plan = &manifest.plan;
+    crate::packages::require()?;
+    let key = sign::key(cache, options.key.as_deref())?;
+    let xen = xen::build(cache, progress)?;
+    let policy = policy::build(cache, progress, &xen, plan)?;
+    let base = options.manifest.parent().unwrap_or(Path::new(""));
+    let mut kernels = BTreeMap::new();
+    for name in plan::kernels(plan) {
+        let config = plan.kernels.get(name).with_context(|| format!("The manifest has no kernel `{name}`"))?;
+        let path = kernel::build(cache, progress, name, &base.join(config))?;
+        kernels.insert(name.to_owned(), read_bytes(&path)?);
+    }
+    let names: Vec<String> = plan::programs(plan).into_iter().map(str::to_owned).collect();
+    let programs = program::build(cache, progress, &names)?;
+    let public = key.verifying_key().to_bytes();
+    let verifier = [Extra { name: PUBLIC_KEY, content: &public }];
+    let mut ramdisks = BTreeMap::new();
+    for vm in &plan.vms {
+        let extras: &[Extra<'_>] = match vm.kind {
+            Kind::Bootstrapper | Kind::Builder => &verifier,
+            _ => &[],
+        };
+        if !ramdisks.contains_key(&vm.ramdisk_image()) {
+            let bytes = programs.get(&vm.program).with_context(|| format!("Program `{}` was not built", vm.program))?;
+            ramdisks.insert(vm.ramdisk_image(), ramdisk::ramdisk(bytes, extras)?);
+        }
+    }
+    let bootstrapper = plan::bootstrapper(plan)?;
+    let mut images = BTreeMap::new();
+    for name in plan::images(plan) {
+        let built = match name.strip_suffix(".kernel") {
+            Some(kernel) => kernels.get(kernel),
+            None => ramdisks.get(&name),
+        };
+        let bytes = replaced.get(&name).or(built).with_context(|| format!("Image `{name}` was not built"))?;
+        images.insert(name, bytes.clone());
+    }
+    let boot_plan = plan::boot_plan(&manifest, &images)?;
+    let plan_toml = boot_plan.to_toml().context("Cannot write the boot plan")?.into_bytes();
+    let signature = sign::sign(&key, &plan_toml);
+    let command_lines = plan::command_lines(plan)?;
+    let part = |found: Option<Vec<u8>>, what: &str| found.with_context(|| format!("The bootstrapper has no {what}"));
+    Ok(Host {
+        kernel: part(kernels.remove(&bootstrapper.kernel), "kernel")?,
+        ramdisk: part(ramdisks.remove(&bootstrapper.ramdisk_image()), "ramdisk")?,
+        xen: read_bytes(&xen.hypervisor())?,
+        program_sizes: programs.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect(),
+        plan: manifest.plan.clone(),
+        boot_plan,
+        images,
+        plan_toml,
+        signature,
+        policy,
+        command_lines,
+    })
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("Cannot read {}", path.display()))
+}
+
+impl Host {
+    /// Writes the ISO.
+    ///
+    /// # Errors
+    /// When a tool is missing or the disk is full.
+    pub fn write_iso(&self, cache: &Cache, progress: Progress, out: &Path) -> Result<()> {
+        let images: Vec<Extra<'_>> =
+            self.images.iter().map(|(name, content)| Extra { name, content: content.as_slice() }).collect();
+        let initrd = ramdisk::domain_zero(&self.ramdisk, &images, &self.plan_toml, &self.signature)?;
+        let kernel = plan::bootstrapper(&self.plan)?.kernel_image();
+        let contents = Contents {
+            xen: &self.xen,
+            kernel: (&kernel, &self.kernel),
+            initrd: &initrd,
+            policy: &self.policy,
+            command_lines: &self.command_lines,
+            console: &self.plan.host.console,
+        };
+        iso::build(cache, progress, &contents, out)
+    }
+}

@@ -1,0 +1,120 @@
+//! The manifest -> the checked plan; the plan and the hashes of the images -> what is signed and what the machine is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use ennead_manifest::{BootPlan, Image, Iommu, Kind, Plan, Vm};
+
+use crate::cache::sha256;
+use crate::xen::read;
+
+/// A manifest that passed every check.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// Its text.
+    pub text: String,
+    /// What it means.
+    pub plan: Plan,
+}
+
+/// Reads and checks a manifest.
+///
+/// # Errors
+/// When it cannot be read; and every mistake in it, with file, line and remedy.
+pub fn check(file: &Path) -> Result<Checked> {
+    let text = read(file)?;
+    let plan = ennead_manifest::check(&file.display().to_string(), &text)?;
+    Ok(Checked { text, plan })
+}
+
+/// The bootstrapper of a plan.
+///
+/// # Errors
+/// When the plan has none.
+pub fn bootstrapper(plan: &Plan) -> Result<&Vm> {
+    plan.vms_of_kind(Kind::Bootstrapper).next().context("The manifest has no VM of kind `bootstrapper`")
+}
+
+/// Names of the kernels that VMs of this plan use.
+#[must_use]
+pub fn kernels(plan: &Plan) -> BTreeSet<&str> {
+    plan.vms.iter().map(|vm| vm.kernel.as_str()).collect()
+}
+
+/// Names of the programs that VMs of this plan run.
+#[must_use]
+pub fn programs(plan: &Plan) -> BTreeSet<&str> {
+    plan.vms.iter().map(|vm| vm.program.as_str()).collect()
+}
+
+/// Names of the images that the bootstrapper is given: those of every VM but itself.
+#[must_use]
+pub fn images(plan: &Plan) -> BTreeSet<String> {
+    let others = plan.vms.iter().filter(|vm| vm.kind != Kind::Bootstrapper);
+    others.flat_map(|vm| [vm.kernel_image(), vm.ramdisk_image()]).collect()
+}
+
+/// The boot plan: the plan with the hash of each image.
+///
+/// # Errors
+/// When an image is too large to count.
+pub fn boot_plan(manifest: &Checked, images: &BTreeMap<String, Vec<u8>>) -> Result<BootPlan> {
+    let describe = |(name, bytes): (&String, &Vec<u8>)| -> Result<(String, Image)> {
+        let size = u64::try_from(bytes.len()).with_context(|| format!("{name} is too large"))?;
+        Ok((name.clone(), Image { sha256: sha256(bytes), size }))
+    };
+    Ok(BootPlan {
+        manifest_sha256: sha256(manifest.text.as_bytes()),
+        images: images.iter().map(describe).collect::<Result<_>>()?,
+        plan: manifest.plan.clone(),
+    })
+}
+
+/// What GRUB tells Xen and domain 0's kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandLines {
+    /// Xen's options.
+    pub xen: String,
+    /// Options of domain 0's kernel.
+    pub kernel: String,
+}
+
+/// The options of Xen and of domain 0's kernel. Tune them here and nowhere else.
+///
+/// # Errors
+/// When the plan lacks a bootstrapper or pciback.
+pub fn command_lines(plan: &Plan) -> Result<CommandLines> {
+    let bootstrapper = bootstrapper(plan)?;
+    let pciback = plan.vms_of_kind(Kind::Pciback).next().context("The manifest has no VM of kind `pciback`")?;
+    let console = &plan.host.console;
+    let iommu = match plan.host.iommu {
+        Iommu::Required => "iommu=force,intremap dom0-iommu=strict",
+        Iommu::None(_) => "iommu=off",
+    };
+    let memory = bootstrapper.memory_mib;
+    let xen = [
+        format!("console={console},vga {console}=115200,8n1"),
+        "loglvl=info guest_loglvl=all".to_owned(),
+        "flask=enforcing".to_owned(),
+        format!("hardware_dom={}", pciback.domid),
+        iommu.to_owned(),
+        format!("dom0_mem={memory}M,max:{memory}M dom0_max_vcpus={}", bootstrapper.vcpus),
+        plan.host.xen_options.clone(),
+    ];
+    let kernel = [
+        // XEN_DOM0 needs PCI, but domain 0 must never touch it: its devices could not go to pciback.
+        "console=hvc0 pci=off".to_owned(),
+        "printk.devkmsg=on quiet".to_owned(),
+        // 4 MiB instead of 64 MiB.
+        "swiotlb=2048".to_owned(),
+        format!("ennead.vm={}", bootstrapper.name),
+        bootstrapper.kernel_options.clone(),
+    ];
+    Ok(CommandLines { xen: join(&xen), kernel: join(&kernel) })
+}
+
+fn join(parts: &[String]) -> String {
+    let parts: Vec<&str> = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
+    parts.join(" ")
+}

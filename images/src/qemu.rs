@@ -1,0 +1,434 @@
+//! QEMU as the machine: boots an ISO, reads the serial line, types on it.
+
+use std::io::{Read, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// How many lines of the serial console an error shows.
+const SHOWN_LINES: usize = 30;
+
+/// OVMF's program and its empty variable store.
+const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
+
+/// The machine's firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Firmware {
+    /// `SeaBIOS`.
+    Bios,
+    /// OVMF.
+    Uefi,
+}
+
+/// What executes the machine's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Accel {
+    /// KVM where it can be used, else emulation.
+    Auto,
+    /// Emulation.
+    Tcg,
+    /// The processor itself.
+    Kvm,
+}
+
+impl Accel {
+    fn use_kvm(self) -> bool {
+        let usable = || std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+        match self {
+            Self::Auto => usable(),
+            Self::Tcg => false,
+            Self::Kvm => true,
+        }
+    }
+}
+
+/// A machine.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What it boots.
+    pub iso: PathBuf,
+    /// Its firmware.
+    pub firmware: Firmware,
+    /// MiB of memory.
+    pub memory_mib: u32,
+    /// What executes its instructions.
+    pub accel: Accel,
+    /// Whether a reset starts it again (else QEMU ends).
+    pub resets: bool,
+    /// Further options of QEMU's.
+    pub extra: Vec<String>,
+    /// Where each line of the serial console goes, with the seconds since QEMU's start.
+    pub log: PathBuf,
+}
+
+impl Settings {
+    /// The arguments of `qemu-system-x86_64`; `variables` is the copy of OVMF's variable store.
+    #[must_use]
+    pub fn arguments(&self, variables: &Path) -> Vec<String> {
+        let kvm = self.accel.use_kvm();
+        // The virtual IOMMU remaps interrupts only if KVM leaves the IO-APIC to QEMU.
+        let machine = if kvm { "q35,kernel-irqchip=split" } else { "q35" };
+        let accel = if kvm { "kvm" } else { "tcg,thread=multi" };
+        let cpu = if kvm { "host" } else { "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+x2apic" };
+        let memory = self.memory_mib.to_string();
+        let mut arguments: Vec<String> = [
+            "-nodefaults", "-machine", machine, "-accel", accel, "-smp", "2", "-cpu", cpu, "-m", &memory, "-device",
+            "intel-iommu,intremap=on", "-nic", "none", "-vga", "std", "-display", "none", "-monitor", "none",
+            "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        if self.firmware == Firmware::Uefi {
+            let [code, _] = OVMF;
+            for drive in [
+                format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"),
+                format!("if=pflash,format=raw,unit=1,file={}", escaped(variables)),
+            ] {
+                arguments.extend(["-drive".to_owned(), drive]);
+            }
+        }
+        let drive = format!("media=cdrom,readonly=on,format=raw,if=ide,file={}", escaped(&self.iso));
+        arguments.extend(["-drive".to_owned(), drive]);
+        if !self.resets {
+            arguments.push("-no-reboot".to_owned());
+        }
+        arguments.extend(self.extra.iter().cloned());
+        arguments
+    }
+}
+
+/// A comma ends a value in QEMU's options unless it is doubled.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+/// A line of the serial console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Since QEMU's start, when the line began.
+    pub at: Duration,
+    /// The line without its end.
+    pub text: String,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    lines: Vec<Line>,
+    ended: bool,
+    echo: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    heard: Mutex<Heard>,
+    more: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running machine. Dropped, it is switched off at once.
+#[derive(Debug)]
+pub struct Machine {
+    child: Child,
+    input: ChildStdin,
+    started: Instant,
+    shared: Arc<Shared>,
+    position: usize,
+    log: PathBuf,
+    _variables: Option<tempfile::TempDir>,
+}
+
+impl Machine {
+    /// Switches a machine on.
+    ///
+    /// # Errors
+    /// When QEMU is not installed, cannot be started, or the log cannot be written.
+    pub fn start(settings: &Settings) -> Result<Self> {
+        anyhow::ensure!(settings.iso.is_file(), "There is no ISO {}: build it first", settings.iso.display());
+        let (variables, path) = match settings.firmware {
+            Firmware::Bios => (None, PathBuf::new()),
+            Firmware::Uefi => {
+                let dir = tempfile::tempdir().context("Cannot make a temporary folder")?;
+                let path = dir.path().join("variables.fd");
+                let [_, empty] = OVMF;
+                std::fs::copy(empty, &path)
+                    .with_context(|| format!("Cannot copy {empty}: apt-get install ovmf"))?;
+                (Some(dir), path)
+            }
+        };
+        if let Some(folder) = settings.log.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("Cannot make {}", folder.display()))?;
+        }
+        let log = std::fs::File::create(&settings.log)
+            .with_context(|| format!("Cannot write {}", settings.log.display()))?;
+        // setpriv: QEMU ends when we do, whatever ends us. Its own process group: Ctrl-C is ours to answer.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
+        command.args(settings.arguments(&path)).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let started = Instant::now();
+        let mut child = command.spawn().context("Cannot start QEMU: apt-get install qemu-system-x86")?;
+        let input = child.stdin.take().context("QEMU has no input")?;
+        let output = child.stdout.take().context("QEMU has no output")?;
+        let errors = child.stderr.take().context("QEMU has no error output")?;
+        let shared = Arc::new(Shared::default());
+        let listener = Listener { shared: Arc::clone(&shared), started, log: Some(log) };
+        std::thread::spawn(move || listener.listen(output));
+        let listener = Listener { shared: Arc::clone(&shared), started, log: None };
+        std::thread::spawn(move || listener.complaints(errors));
+        Ok(Self { child, input, started, shared, position: 0, log: settings.log.clone(), _variables: variables })
+    }
+
+    /// When it was switched on.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Every line so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<Line> {
+        self.shared.lock().lines.clone()
+    }
+
+    /// Whether what comes in is also shown as it comes.
+    pub fn echo(&self, on: bool) {
+        self.shared.lock().echo = on;
+    }
+
+    /// Types on the serial console.
+    ///
+    /// # Errors
+    /// When the machine is off.
+    pub fn type_line(&mut self, text: &str) -> Result<()> {
+        let typed = self.input.write_all(format!("{text}\n").as_bytes()).and_then(|()| self.input.flush());
+        typed.with_context(|| format!("Cannot type `{text}`: the machine is off"))
+    }
+
+    /// The next line that nobody has looked at; `None` when none came in time or the machine is off.
+    pub fn next_line(&mut self, timeout: Duration) -> Option<Line> {
+        let deadline = Instant::now() + timeout;
+        let mut heard = self.shared.lock();
+        loop {
+            if let Some(line) = heard.lines.get(self.position) {
+                self.position += 1;
+                return Some(line.clone());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || heard.ended {
+                return None;
+            }
+            heard = self.shared.more.wait_timeout(heard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Looks at line after line until `found` gives something.
+    ///
+    /// # Errors
+    /// When it does not come in time, the machine goes off, Xen crashes, or `found` gives an error; with the last lines.
+    pub fn wait<T>(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        mut found: impl FnMut(&Line) -> Option<Result<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.next_line(left) {
+                Some(line) => {
+                    if let Some(result) = found(&line) {
+                        return result.map_err(|error| self.with_lines(&format!("Waiting for {what}: {error:#}")));
+                    }
+                    if line.text.contains("Panic on CPU") {
+                        // The reason comes in the lines behind it.
+                        while self.next_line(Duration::from_secs(2)).is_some() {}
+                        return Err(self.with_lines(&format!("Xen crashed before {what}")));
+                    }
+                }
+                None if self.shared.lock().ended => {
+                    return Err(self.with_lines(&format!("The machine went off before {what}")));
+                }
+                None => {
+                    let seconds = timeout.as_secs();
+                    return Err(self.with_lines(&format!("No {what} within {seconds} s")));
+                }
+            }
+        }
+    }
+
+    /// An error with the last lines of the serial console.
+    #[must_use]
+    pub fn with_lines(&self, sentence: &str) -> anyhow::Error {
+        let lines = self.lines();
+        let last = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default();
+        let shown: Vec<String> = last.iter().map(|line| format!("    {}", line.text)).collect();
+        anyhow::anyhow!(
+            "{sentence}. Last lines of the serial console ({}):\n{}",
+            self.log.display(),
+            shown.join("\n")
+        )
+    }
+
+    /// Whether it has gone off by itself.
+    ///
+    /// # Errors
+    /// When QEMU cannot be asked.
+    pub fn has_ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("Cannot ask for QEMU's state")
+    }
+
+    /// Waits until it has gone off by itself.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn wait_end(&mut self, timeout: Duration) -> Result<Duration> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(status) = self.has_ended()? {
+                anyhow::ensure!(status.success(), self.with_lines(&format!("QEMU ended with {status}")));
+                return Ok(self.started.elapsed());
+            }
+            if Instant::now() >= deadline {
+                return Err(self.with_lines(&format!("The machine is not off after {} s", timeout.as_secs())));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Both fail only if QEMU is already gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads what the machine says.
+struct Listener {
+    shared: Arc<Shared>,
+    started: Instant,
+    log: Option<std::fs::File>,
+}
+
+impl Listener {
+    fn listen(mut self, mut output: impl Read) {
+        let mut line = Vec::new();
+        let mut began = Duration::ZERO;
+        let mut buffer = [0; 4096];
+        while let Ok(count) = output.read(&mut buffer)
+            && count > 0
+        {
+            let bytes = buffer.get(..count).unwrap_or_default();
+            if self.shared.lock().echo {
+                let mut out = std::io::stdout();
+                // Nobody to show it to is no reason to stop listening.
+                let _ = out.write_all(bytes).and_then(|()| out.flush());
+            }
+            for byte in bytes {
+                if line.is_empty() {
+                    began = self.started.elapsed();
+                }
+                match byte {
+                    b'\n' => self.line(began, &std::mem::take(&mut line)),
+                    _ => line.push(*byte),
+                }
+            }
+        }
+        if !line.is_empty() {
+            self.line(began, &line);
+        }
+        self.shared.lock().ended = true;
+        self.shared.more.notify_all();
+    }
+
+    /// QEMU's own messages, as lines of their own.
+    fn complaints(mut self, mut errors: impl Read) {
+        let mut text = Vec::new();
+        if errors.read_to_end(&mut text).is_ok() {
+            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                self.line(self.started.elapsed(), line);
+            }
+        }
+    }
+
+    fn line(&mut self, at: Duration, bytes: &[u8]) {
+        let text = clean(bytes);
+        if let Some(log) = &mut self.log {
+            let _ = writeln!(log, "[{:9.3}] {text}", at.as_secs_f64());
+        }
+        self.shared.lock().lines.push(Line { at, text });
+        self.shared.more.notify_all();
+    }
+}
+
+/// The text of a line, without the terminal's control sequences that GRUB and OVMF send.
+fn clean(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut clean = String::new();
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\u{1b}' => {
+                if characters.next_if_eq(&'[').is_some() {
+                    while characters.next().is_some_and(|c| !c.is_ascii_alphabetic()) {}
+                } else {
+                    characters.next();
+                }
+            }
+            '\t' => clean.push(' '),
+            _ if character.is_control() => {}
+            _ => clean.push(character),
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            iso: PathBuf::from("a,b.iso"),
+            firmware: Firmware::Bios,
+            memory_mib: 768,
+            accel: Accel::Tcg,
+            resets: false,
+            extra: vec!["-icount".to_owned(), "1".to_owned()],
+            log: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn the_arguments_say_what_was_set() {
+        let bios = settings().arguments(Path::new("")).join(" ");
+        assert!(bios.contains("-m 768 ") && bios.contains("file=a,,b.iso"), "{bios}");
+        assert!(bios.contains("-accel tcg,thread=multi") && bios.ends_with("-no-reboot -icount 1"), "{bios}");
+        assert!(!bios.contains("pflash"), "{bios}");
+        let uefi = Settings { firmware: Firmware::Uefi, resets: true, ..settings() };
+        let uefi = uefi.arguments(Path::new("vars.fd")).join(" ");
+        assert!(uefi.contains("unit=1,file=vars.fd") && !uefi.contains("-no-reboot"), "{uefi}");
+    }
+
+    #[test]
+    fn control_sequences_are_left_out() {
+        assert_eq!(clean(b"\x1b[0;37;40mGRUB\x1b[2J loading.\r"), "GRUB loading.");
+        assert_eq!(clean(b"a\tb\x1bcd\xff"), "a bd\u{fffd}");
+    }
+
+    #[test]
+    fn a_missing_iso_is_one_sentence() {
+        let error = Machine::start(&settings()).unwrap_err().to_string();
+        assert_eq!(error, "There is no ISO a,b.iso: build it first");
+    }
+}

@@ -1,0 +1,166 @@
+//! From a line of the plan to a VM that reports that it is well.
+
+use std::time::{Duration, Instant};
+
+use ennead_channel::FIRST_GREF;
+use ennead_domain::{Peer, Spec};
+use ennead_manifest::{BootPlan, Kind, Permission, Vm, context};
+use ennead_runtime::boot::{Answer, Params, TalksTo};
+use ennead_xen::{Control, DomId, DomainState, EventChannels, GrantRef, Port};
+
+use crate::store::{Refused, Store};
+
+/// How long a VM may take from its start to its health report. Emulated machines need seconds, real ones less than one.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(60);
+/// How often the state of a VM is looked at while its report is awaited.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Why a VM did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// One of its images is not the signed one.
+    #[error("Image refused")]
+    Image(#[from] Refused),
+    /// Its domain could not be built; nothing of it is left.
+    #[error("Cannot build {domid}")]
+    Build {
+        /// Its domid.
+        domid: DomId,
+        /// Why.
+        source: ennead_domain::Error,
+    },
+    /// Xen refused something.
+    #[error("Cannot start {domid}")]
+    Xen {
+        /// Its domid.
+        domid: DomId,
+        /// Why.
+        source: ennead_xen::Error,
+    },
+    /// It stopped before it was healthy.
+    #[error("{domid} stopped before it was healthy: {reason} (its last words are on the console, prefixed ({domid}))")]
+    Stopped {
+        /// Its domid.
+        domid: DomId,
+        /// Xen's word for it.
+        reason: String,
+    },
+    /// It did not report in time.
+    #[error("{domid} did not report that it is healthy within {} s", HEALTH_DEADLINE.as_secs())]
+    Silent {
+        /// Its domid.
+        domid: DomId,
+    },
+}
+
+/// Builds VMs of one boot plan.
+#[derive(Debug)]
+pub struct Launcher<'a> {
+    /// Xen's control interface.
+    pub control: &'a Control,
+    /// Event channels of this VM.
+    pub events: &'a EventChannels,
+    /// The signed images.
+    pub store: &'a Store,
+    /// The VM that builds (0, or Builder's domid).
+    pub me: DomId,
+}
+
+/// A VM that runs but has not yet said that it is well.
+#[derive(Debug)]
+pub struct Started {
+    /// Its domid.
+    pub domid: DomId,
+    /// KiB of memory.
+    pub memory_kib: u64,
+    /// Machine page of its start info.
+    pub start_info: ennead_xen::Mfn,
+    health: Port,
+}
+
+impl Launcher<'_> {
+    /// Builds `vm` and lets it run.
+    ///
+    /// # Errors
+    /// When an image is refused, the domain cannot be built, or Xen refuses its label. Nothing of it is left then.
+    pub fn start(&self, vm: &Vm) -> Result<Started, Error> {
+        let domid = DomId(vm.domid);
+        let xen = |source| Error::Xen { domid, source };
+        let boot = self.store.boot_plan();
+        let kernel = self.store.image(&vm.kernel_image())?;
+        let mut ramdisk = vec![self.store.image(&vm.ramdisk_image())?];
+        if vm.kind == Kind::Builder {
+            ramdisk.push(self.store.archive()?);
+        }
+        let sid = |name: &str| self.control.sid_of(&context(name)).map_err(xen);
+        let building = sid(&vm.kind.building_type())?;
+        let running = sid(&vm.kind.running_type())?;
+
+        let mut health = None;
+        let parts: Vec<&[u8]> = ramdisk.iter().map(Vec::as_slice).collect();
+        let mut spec = Spec {
+            domid,
+            sid: building,
+            memory_mib: vm.memory_mib,
+            vcpus: vm.vcpus,
+            kernel: &kernel,
+            ramdisk: &parts,
+            cmdline: &command_line(boot, vm),
+            hardware_domain: vm.kind == Kind::Pciback,
+            iommu: needs_iommu(vm),
+            console: None::<Peer>,
+            xenstore: None,
+            prepare: &mut |domid| {
+                let port = self.events.bind_unbound(domid)?;
+                health = Some(port);
+                Ok(format!("ennead.health={}:{}", self.me.0, port.0))
+            },
+        };
+        let built =
+            ennead_domain::build(self.control, &mut spec).map_err(|source| Error::Build { domid, source })?;
+        // Until it is healthy it can still be taken back.
+        let guard = self.control.guard(domid);
+        self.control.relabel(domid, running).map_err(xen)?;
+        self.control.unpause(domid).map_err(xen)?;
+        guard.keep();
+        Ok(Started {
+            domid,
+            memory_kib: built.pages * 4,
+            start_info: built.start_info,
+            health: health.unwrap_or(Port(0)),
+        })
+    }
+
+    /// Waits until `started` reports that it is well.
+    ///
+    /// # Errors
+    /// When it stops or stays silent. It is destroyed then.
+    pub fn wait_healthy(&self, started: &Started) -> Result<(), Error> {
+        let result = self.await_report(started);
+        // The port has served.
+        let _ = self.events.unbind(started.health);
+        if result.is_err() {
+            let _ = self.control.destroy_domain(started.domid);
+        }
+        result
+    }
+
+    fn await_report(&self, started: &Started) -> Result<(), Error> {
+        let domid = started.domid;
+        let xen = |source| Error::Xen { domid, source };
+        let deadline = Instant::now() + HEALTH_DEADLINE;
+        while Instant::now() < deadline {
+            if self.events.wait(Some(LOOK_EVERY)).map_err(xen)? == Some(started.health) {
+                return Ok(());
+            }
+            match self.control.domain(domid).map_err(xen)?.map(|info| info.state) {
+                Some(DomainState::Shutdown(reason)) => {
+                    return Err(Error::Stopped { domid, reason: reason.to_string() });
+                }
+                None => return Err(Error::Stopped { domid, reason: "destroyed".into() }),
+                Some(_) => {}
+            }
+        }
+        Err(Error::Silent { domid })
+    }
+}

@@ -1,0 +1,12 @@
+//! Starts one VM of the boot plan. The bootstrapper and Builder do it with the same code.
+//!
+//! [`Store`] holds what was signed: it refuses an image that is not the one in the plan. [`Launcher`] builds a domain from
+//! it, gives it its FLASK label, its command line and a health port, and waits until the VM says that it is well.
+#![forbid(unsafe_code)]
+
+mod archive;
+mod launcher;
+mod store;
+
+pub use launcher::{Error, Launcher, Started, command_line};
+pub use store::{Refused, Store};

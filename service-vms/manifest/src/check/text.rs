@@ -1,0 +1,184 @@
+//! Names, reasons and options: text that ends up in file names, logs, generated policy and command lines.
+
+use crate::plan::{Iommu, Kind};
+use crate::raw::{At, Raw, Reasoned};
+use crate::report::{Errors, code};
+use crate::rules::{is_name, is_unprintable};
+
+/// Bytes of options that one VM, or Xen, may at most have; command lines of PV domains end at 1024 (public/xen.h).
+const MAX_OPTIONS: usize = 512;
+
+pub(super) fn check(raw: &Raw, errors: &mut Errors<'_>) {
+    if let Some(host) = &raw.host {
+        name(host.name.as_ref(), "the host", errors);
+        if let Some(console) = &host.console {
+            xen_console(console, errors);
+        }
+        if let Some(options) = &host.xen_options {
+            self::options(options, "xen-options", None, errors);
+        }
+        if let Some(At { value: Iommu::None(reason), span }) = &host.iommu {
+            let reason = At { value: reason.clone(), span: *span };
+            self::reason(&reason, "`iommu = { none = ... }`", errors);
+        }
+    }
+    for (kernel, file) in &raw.kernels {
+        name(Some(kernel), "a kernel", errors);
+        path(file.as_ref(), errors);
+    }
+    for vm in &raw.vms {
+        name(Some(&vm.name), "a VM", errors);
+        name(vm.program.as_ref(), "a program", errors);
+        if let Some(options) = &vm.kernel_options {
+            self::options(options, "kernel-options", vm.kind.as_ref().map(|kind| kind.value), errors);
+        }
+        reasons(&vm.talks_to, |peer| format!("The channel to {}", code(peer)), errors);
+        reasons(&vm.may, |permission| format!("The permission `{permission}`"), errors);
+    }
+    raw.tenants.iter().for_each(|tenant| name(Some(&tenant.name), "a tenant", errors));
+    for guest in &raw.guests {
+        name(Some(&guest.name), "a guest", errors);
+        path(guest.config.as_ref(), errors);
+    }
+}
+
+fn name(name: Option<&At<String>>, what: &str, errors: &mut Errors<'_>) {
+    if let Some(name) = name.filter(|name| !is_name(&name.value)) {
+        let message = format!("{} is no name for {what}", code(&name.value));
+        errors.at(
+            name.span,
+            message,
+            "a name is 1 to 32 of `a-z`, `0-9` and `-`, and does not begin with `-`",
+        );
+    }
+}
+
+fn path(path: Option<&At<String>>, errors: &mut Errors<'_>) {
+    if let Some(path) = path.filter(|path| path.value.is_empty() || path.value.contains(is_unprintable)) {
+        let message = format!("{} is no path of a file", code(&path.value));
+        errors.at(path.span, message, "write a path relative to this file, without control characters");
+    }
+}
+
+fn xen_console(console: &At<String>, errors: &mut Errors<'_>) {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b',';
+    if console.value.is_empty() || !console.value.bytes().all(good) {
+        let message = format!("{} is no console of Xen's", code(&console.value));
+        errors.at(console.span, message, "write for example `com1`, `com2`, `vga` or `com1,vga`");
+    }
+}
+
+fn reasons<T>(all: &[Reasoned<T>], what: impl Fn(&T) -> String, errors: &mut Errors<'_>) {
+    for reasoned in all {
+        if let Some(reason) = &reasoned.reason {
+            self::reason(reason, &what(&reasoned.key.value), errors);
+        }
+    }
+}
+
+fn reason(reason: &At<String>, what: &str, errors: &mut Errors<'_>) {
+    if reason.value.trim().is_empty() {
+        errors.at(
+            reason.span,
+            format!("{what} has no reason"),
+            "say in a few words what it is for: the reason stands in the policy and in the logs",
+        );
+    }
+    if let Some(c) = reason.value.chars().find(|c| is_unprintable(*c)) {
+        errors.at(
+            reason.span,
+            format!("The reason contains `{}`", c.escape_default()),
+            "write it in one line, without control or invisible characters: it goes into logs and generated policy",
+        );
+    }
+}
+
+/// An option that Ennead sets itself. A name that ends in `*` stands for all that begin with it.
+struct Reserved(&'static [&'static str], &'static str);
+
+/// Xen's (docs/misc/xen-command-line.pandoc).
+const XEN_RESERVED: &[Reserved] = &[
+    Reserved(
+        &["flask", "flask-*", "xsm"],
+        "take it out: Xen always enforces the policy that is made from `[vm.NAME.may]` and `[vm.NAME.talks-to]`",
+    ),
+    Reserved(&["hardware-dom"], "take it out: it is the `domid` of the VM of kind `pciback`"),
+    Reserved(&["dom0-iommu"], "take it out: it is always `strict`, for domain 0 would else see all memory"),
+    Reserved(&["iommu"], "take it out and set `iommu` in `[host]`"),
+    Reserved(&["dom0-mem"], "take it out and set `memory-mib` of the bootstrapper"),
+    Reserved(&["dom0-max-vcpus"], "take it out and set `vcpus` of the bootstrapper"),
+    Reserved(&["dom0", "dom0-*"], "take it out: domain 0 is the bootstrapper, see `[vm.bootstrapper]`"),
+    Reserved(&["console"], "take it out and set `console` in `[host]`"),
+];
+
+/// Linux's (Documentation/admin-guide/kernel-parameters.txt), and the runtime's own.
+const KERNEL_RESERVED: &[Reserved] = &[
+    Reserved(&["init", "rdinit"], "take it out and set `program`"),
+    Reserved(
+        &["root", "rootfstype", "rootflags", "initrd", "noinitrd", "ro", "rw"],
+        "take it out: a service VM runs from the ramdisk of its `program`",
+    ),
+    Reserved(
+        &["console"],
+        "take it out: the console follows from `write-host-console` under `[vm.NAME.may]`",
+    ),
+    Reserved(
+        &["panic", "panic-*", "oops"],
+        "take it out: a panic always ends the VM; then `restart` says what happens",
+    ),
+    Reserved(&["xen-privcmd.*"], "take it out: what it may do with other VMs follows from `[vm.NAME.may]`"),
+    Reserved(&["mem", "memmap"], "take it out and set `memory-mib`"),
+    Reserved(&["maxcpus", "nr-cpus", "possible-cpus", "nosmp"], "take it out and set `vcpus`"),
+    Reserved(
+        &["lsm", "security", "lsm.*"],
+        "take it out: the sandbox of the service VMs needs Linux's own setting",
+    ),
+    Reserved(&["ennead.*"], "take it out: these are the runtime's own, made from the other keys of the VM"),
+];
+
+/// Linux's, but not for the VMs that have PCI devices.
+const PCI_RESERVED: Reserved = Reserved(
+    &["pci"],
+    "take it out: the bootstrapper has always `pci=off`, and whether another VM sees PCI follows from `devices`",
+);
+
+/// Options of Xen (`kind` is `None` and `key` is `xen-options`) or of a VM's kernel.
+fn options(options: &At<String>, key: &str, kind: Option<Kind>, errors: &mut Errors<'_>) {
+    let (text, span) = (options.value.as_str(), options.span);
+    // What GRUB's shell gives a meaning (GRUB manual, 'Quoting'), and the back quote.
+    let bad = |c: &char| !matches!(c, ' '..='~') || "\"'`\\$;|&<>{}#".contains(*c);
+    if let Some(c) = text.chars().find(bad) {
+        errors.at(
+            span,
+            format!("`{key}` contains `{}`", c.escape_default()),
+            "write printable ASCII in one line, without quotes and ``\\ $ ; | & < > { } #``: it goes into GRUB's configuration",
+        );
+    }
+    if text.len() > MAX_OPTIONS {
+        let message = format!("`{key}` is {} bytes long", text.len());
+        errors.at(span, message, format!("write at most {MAX_OPTIONS}: command lines are short"));
+    }
+    let xen = key == "xen-options";
+    for word in text.split_ascii_whitespace() {
+        if word == "--" {
+            let help = "take it out: what follows it is no option any more, but goes to another program";
+            errors.at(span, format!("`{key}` contains `--`"), help);
+            continue;
+        }
+        // Both Xen and Linux take `-` and `_` for the same; Xen knows `no-` before a name.
+        let name = word.split('=').next().unwrap_or(word).replace('_', "-").to_ascii_lowercase();
+        let positive = if xen { name.strip_prefix("no-").unwrap_or(&name) } else { &name };
+        let reserved = if xen { XEN_RESERVED } else { KERNEL_RESERVED };
+        let has_pci = matches!(kind, None | Some(Kind::Pciback | Kind::Netback | Kind::Blkback));
+        let pci = if xen || has_pci { None } else { Some(&PCI_RESERVED) };
+        let hit = reserved.iter().chain(pci).find(|reserved| {
+            reserved.0.iter().any(|own| match own.strip_suffix('*') {
+                Some(start) => positive.starts_with(start),
+                None => positive == *own,
+            })
+        });
+        if let Some(Reserved(_, help)) = hit {
+            errors.at(span, format!("`{key}` contains {}, which Ennead sets itself", code(word)), *help);
+        }
+    }
+}

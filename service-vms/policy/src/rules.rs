@@ -1,0 +1,344 @@
+//! What each line of the manifest means in Xen's access vectors. The place to change a privilege.
+
+use std::collections::BTreeSet;
+
+use ennead_manifest::{Kind, Permission, Plan, Vm};
+
+use crate::vectors::Vectors;
+use crate::{Origin, Policy, Rule, Transition};
+
+/// Xen's own types: name in `explain` -> type.
+const XEN_OBJECTS: [(&str, &str); 11] = [
+    ("xen", "xen_t"),
+    ("xenboot", "xenboot_t"),
+    ("flask", "security_t"),
+    ("xen-memory", "domxen_t"),
+    ("io-memory-pages", "domio_t"),
+    ("unlabeled", "unlabeled_t"),
+    ("devices", "device_t"),
+    ("interrupts", "irq_t"),
+    ("io-ports", "ioport_t"),
+    ("io-memory", "iomem_t"),
+    ("any-vm", "domain_type"),
+];
+
+/// Labels of hardware.
+const RESOURCES: [&str; 4] = ["device_t", "irq_t", "ioport_t", "iomem_t"];
+
+pub(crate) fn policy(plan: &Plan, vectors: Vectors) -> Policy {
+    let mut make = Maker {
+        rules: Vec::new(),
+        transitions: BTreeSet::new(),
+        domain_types: BTreeSet::new(),
+        other_types: XEN_OBJECTS.iter().map(|(_, t)| (*t).to_owned()).filter(|t| t != "domain_type").collect(),
+        names: XEN_OBJECTS.iter().map(|(name, t)| ((*name).to_owned(), BTreeSet::from([(*t).to_owned()]))).collect(),
+    };
+    // Xen itself gives a dying domain's hardware back.
+    let xen = Origin { line: 0, reason: "Xen takes back what a dying VM had".into() };
+    for resource in RESOURCES {
+        make.allow("xen_t", resource, "resource", &["remove_irq", "remove_ioport", "remove_iomem"], &xen);
+    }
+    for vm in &plan.vms {
+        make.vm(vm);
+    }
+    for vm in &plan.vms {
+        for peer in vm.talks_to.iter().filter_map(|channel| Some((plan.vm(&channel.peer)?, channel))) {
+            let reason = format!("{} talks to {}: {}", vm.name, peer.0.name, peer.1.reason);
+            make.channel(vm, peer.0, &Origin { line: peer.1.line, reason });
+        }
+        for grant in &vm.may {
+            let name = format!("{:?}", grant.permission);
+            let reason = format!("{} may {}: {}", vm.name, kebab(&name), grant.reason);
+            make.permission(plan, vm, grant.permission, &Origin { line: grant.line, reason });
+        }
+    }
+    for tenant in &plan.tenants {
+        let guest = format!("guest_{}_t", tenant.name.replace('-', "_"));
+        make.domain_types.insert(guest.clone());
+        make.names.push((format!("guests of {}", tenant.name), BTreeSet::from([guest])));
+    }
+    make.rules.sort();
+    make.rules.dedup();
+    Policy {
+        vectors,
+        domain_types: make.domain_types,
+        other_types: make.other_types,
+        transitions: make.transitions,
+        rules: make.rules,
+        names: make.names,
+    }
+}
+
+/// `BuildVms` -> `build-vms`.
+fn kebab(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('-');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+fn channel_type(kind: Kind) -> String {
+    format!("{}_channel_t", kind.stem())
+}
+
+/// What Xen calls "the domain itself". Domain 0 gets its label from Xen without a transition: it is its own self.
+fn self_type(kind: Kind) -> String {
+    match kind {
+        Kind::Bootstrapper => kind.running_type(),
+        _ => format!("{}_self_t", kind.stem()),
+    }
+}
+
+/// The labels under which a VM of `kind` exists.
+fn labels(kind: Kind) -> Vec<String> {
+    match kind {
+        // Xen builds it, not one of ours.
+        Kind::Bootstrapper => vec![kind.running_type()],
+        _ => vec![kind.running_type(), kind.building_type()],
+    }
+}
+
+struct Maker {
+    rules: Vec<Rule>,
+    transitions: BTreeSet<Transition>,
+    domain_types: BTreeSet<String>,
+    other_types: BTreeSet<String>,
+    names: Vec<(String, BTreeSet<String>)>,
+}
+
+impl Maker {
+    fn allow(&mut self, source: &str, target: &str, class: &'static str, permissions: &[&'static str], origin: &Origin) {
+        self.rule(source, target, class, permissions, origin, false);
+    }
+
+    /// Refused as ever, but not logged: what Linux probes at every boot without needing it.
+    fn refuse_silently(
+        &mut self,
+        source: &str,
+        target: &str,
+        class: &'static str,
+        permissions: &[&'static str],
+        origin: &Origin,
+    ) {
+        self.rule(source, target, class, permissions, origin, true);
+    }
+
+    fn rule(
+        &mut self,
+        source: &str,
+        target: &str,
+        class: &'static str,
+        permissions: &[&'static str],
+        origin: &Origin,
+        silent_refusal: bool,
+    ) {
+        self.rules.push(Rule {
+            source: source.to_owned(),
+            target: target.to_owned(),
+            class,
+            permissions: permissions.iter().copied().collect(),
+            silent_refusal,
+            origin: origin.clone(),
+        });
+    }
+
+    /// The types of a VM's kind and what every VM needs of its own.
+    fn vm(&mut self, vm: &Vm) {
+        let (run, me, channel) = (vm.kind.running_type(), self_type(vm.kind), channel_type(vm.kind));
+        let origin = Origin { line: vm.line, reason: format!("{} is a VM: its own memory, grants and events", vm.name) };
+        let mut types = BTreeSet::from([me.clone(), channel.clone()]);
+        if me != run {
+            self.transition(&run, &run, "domain", &me);
+        }
+        for label in labels(vm.kind) {
+            self.transition(&label, "domain_type", "event", &channel);
+            types.insert(label);
+        }
+        self.domain_types.extend(types.iter().filter(|t| **t != channel).cloned());
+        self.other_types.insert(channel);
+        self.names.push((vm.name.clone(), types));
+
+        self.allow(&run, &me, "grant", &["setup", "query"], &origin);
+        self.allow(
+            &run,
+            &me,
+            "mmu",
+            &["adjust", "physmap", "map_read", "map_write", "stat", "pinpage", "updatemp", "mmuext_op"],
+            &origin,
+        );
+        // Linux prints them at boot and goes on without.
+        self.refuse_silently(
+            &run,
+            "xen_t",
+            "version",
+            &[
+                "xen_extraversion",
+                "xen_compile_info",
+                "xen_capabilities",
+                "xen_changeset",
+                "xen_pagesize",
+                "xen_guest_handle",
+                "xen_commandline",
+                "xen_build_id",
+            ],
+            &origin,
+        );
+        self.refuse_silently(&run, "xen_t", "xen2", &["pmu_use"], &origin);
+        self.refuse_silently(&run, &me, "domain2", &["get_vnumainfo"], &origin);
+        if vm.kind == Kind::Bootstrapper {
+            let origin = Origin { line: vm.line, reason: "Xen builds domain 0 at power-on".into() };
+            self.allow("xenboot_t", &run, "domain", &["create"], &origin);
+            self.allow("xenboot_t", &channel_type(vm.kind), "event", &["create"], &origin);
+        }
+    }
+
+    fn transition(&mut self, source: &str, target: &str, class: &'static str, result: &str) {
+        self.transitions.insert(Transition {
+            source: source.to_owned(),
+            target: target.to_owned(),
+            class,
+            result: result.to_owned(),
+        });
+    }
+
+    /// Event channels between `a` and `b`, opened by either. While a VM is being built the same holds, as source and as
+    /// target: ports are made before it runs and re-bound while it is rebuilt.
+    fn events(&mut self, a: &Vm, b: &Vm, origin: &Origin) {
+        for (from, to) in [(a, b), (b, a)] {
+            let channel = channel_type(from.kind);
+            self.allow(&from.kind.running_type(), &channel, "event", &["create", "send", "status"], origin);
+            for label in labels(to.kind) {
+                self.allow(&channel, &label, "event", &["bind"], origin);
+            }
+        }
+    }
+
+    /// A channel: `client` maps pages that `server` grants, and both send events.
+    fn channel(&mut self, client: &Vm, server: &Vm, origin: &Origin) {
+        self.events(client, server, origin);
+        let (client, server) = (client.kind.running_type(), server.kind.running_type());
+        self.allow(&client, &server, "grant", &["map_read", "map_write", "unmap"], origin);
+    }
+
+    fn permission(&mut self, plan: &Plan, vm: &Vm, permission: Permission, origin: &Origin) {
+        let (run, me) = (vm.kind.running_type(), self_type(vm.kind));
+        match permission {
+            Permission::BuildVms => {
+                self.allow(&run, "security_t", "security", &["check_context"], origin);
+                for target in plan.vms.iter().filter(|target| builds(vm, target)) {
+                    self.build(vm, target, origin);
+                }
+            }
+            Permission::CreateHardwareDomain => {
+                for target in plan.vms.iter().filter(|target| target.kind == Kind::Pciback) {
+                    let building = target.kind.building_type();
+                    self.allow(&run, &building, "domain2", &["create_hardware_domain"], origin);
+                    // A hardware domain that could not be finished is shut down: this is how Xen stops the host.
+                    self.allow(&run, &building, "domain", &["shutdown"], origin);
+                }
+            }
+            Permission::DestroyBootstrapper => {
+                for target in plan.vms.iter().filter(|target| target.kind == Kind::Bootstrapper) {
+                    self.allow(&run, &target.kind.running_type(), "domain", &["destroy"], origin);
+                }
+            }
+            Permission::ListVms => {
+                self.allow(&run, "domain_type", "domain", &["getdomaininfo"], origin);
+                self.allow(&run, "xen_t", "xen", &["physinfo"], origin);
+                self.allow(&run, "security_t", "security", &["check_context"], origin);
+            }
+            Permission::HostEvents => self.allow(&run, &me, "domain", &["set_virq_handler"], origin),
+            Permission::ReadHostConsole => self.allow(&run, "xen_t", "xen", &["readconsole"], origin),
+            Permission::WriteHostConsole => self.allow(&run, "xen_t", "xen", &["writeconsole"], origin),
+            Permission::Hardware => self.hardware(vm, origin),
+            Permission::HostPower => self.allow(&run, "xen_t", "xen", &["sleep"], origin),
+            Permission::LendDevices => {
+                for target in plan.vms.iter().filter(|target| target.may.iter().any(|g| g.permission == Permission::UseDevice))
+                {
+                    for label in labels(target.kind) {
+                        self.allow(&run, &label, "resource", &["add", "remove"], origin);
+                    }
+                }
+            }
+            Permission::UseDevice => {
+                for label in labels(vm.kind) {
+                    for resource in RESOURCES {
+                        self.allow(&label, resource, "resource", &["use_iommu"], origin);
+                    }
+                }
+            }
+        }
+    }
+
+    /// `builder` makes, starts, stops and destroys `target`; it maps the target's memory only under the building label.
+    fn build(&mut self, builder: &Vm, target: &Vm, origin: &Origin) {
+        let by = builder.kind.running_type();
+        let (building, running) = (target.kind.building_type(), target.kind.running_type());
+        self.allow(
+            &by,
+            &building,
+            "domain",
+            &["create", "max_vcpus", "setdomainmaxmem", "hypercall", "setvcpucontext", "destroy", "getdomaininfo"],
+            origin,
+        );
+        self.allow(&by, &building, "domain2", &["resource_map", "relabelfrom"], origin);
+        self.allow(&by, &building, "mmu", &["map_read", "map_write", "adjust", "pinpage", "updatemp", "mmuext_op"], origin);
+        self.allow(&by, &running, "domain2", &["relabelto"], origin);
+        self.allow(&building, &running, "domain", &["transition"], origin);
+        self.allow(&by, &running, "domain", &["pause", "unpause", "destroy"], origin);
+        self.allow(&by, &channel_type(target.kind), "event", &["create"], origin);
+        // The health port.
+        self.events(builder, target, origin);
+    }
+
+    /// The hardware domain.
+    fn hardware(&mut self, vm: &Vm, origin: &Origin) {
+        let (run, me) = (vm.kind.running_type(), self_type(vm.kind));
+        self.allow(&run, "xen_t", "mmu", &["memorymap"], origin);
+        self.allow(&run, &me, "mmu", &["exchange"], origin);
+        self.allow(&run, "domio_t", "mmu", &["map_read", "map_write"], origin);
+        self.allow(&run, "xen_t", "resource", &["setup"], origin);
+        self.allow(&run, &me, "resource", &["add", "remove"], origin);
+        for resource in RESOURCES {
+            self.allow(
+                &run,
+                resource,
+                "resource",
+                &[
+                    "setup",
+                    "stat_device",
+                    "add_device",
+                    "add_irq",
+                    "add_iomem",
+                    "add_ioport",
+                    "remove_device",
+                    "remove_irq",
+                    "remove_iomem",
+                    "remove_ioport",
+                    "plug",
+                    "unplug",
+                    "use_iommu",
+                ],
+                origin,
+            );
+            self.allow(&run, resource, "hvm", &["bind_irq"], origin);
+        }
+        self.allow(&run, "xen_t", "xen", &["firmware"], origin);
+    }
+}
+
+/// Whether `builder` (which has `build-vms`) builds `target`: the bootstrapper what the manifest says, Builder all others, and
+/// again what it can restart. Nobody builds the bootstrapper, and a hardware domain exists once.
+fn builds(builder: &Vm, target: &Vm) -> bool {
+    match (builder.kind, target.kind) {
+        (_, Kind::Bootstrapper) => false,
+        (Kind::Bootstrapper, _) => target.built_by_bootstrapper,
+        (_, Kind::Pciback) => false,
+        (Kind::Pciback, kind) => kind == Kind::Builder,
+        _ => true,
+    }
+}

@@ -1,0 +1,69 @@
+//! The policy of the manifest that Ennead ships, checked as text and as rules.
+
+use ennead_manifest::{Kind, Plan};
+use ennead_policy::{Policy, XenVectors};
+
+/// Stands for Xen's own headers, which are not ours to ship: the same classes, and of the permissions those that rules name.
+const SECURITY_CLASSES: &str = include_str!("vectors/security_classes");
+const INITIAL_SIDS: &str = include_str!("vectors/initial_sids");
+const ACCESS_VECTORS: &str = include_str!("vectors/access_vectors");
+
+fn shipped() -> Plan {
+    ennead_manifest::check("host.toml", include_str!("../../../images/host.toml")).expect("the shipped manifest is valid")
+}
+
+fn policy() -> Policy {
+    let vectors = XenVectors {
+        security_classes: SECURITY_CLASSES,
+        initial_sids: INITIAL_SIDS,
+        access_vectors: ACCESS_VECTORS,
+    };
+    Policy::new(&shipped(), &vectors).expect("a policy")
+}
+
+#[test]
+fn nobody_maps_the_memory_of_a_vm_that_runs() {
+    let running = [Kind::Builder, Kind::Pciback].map(Kind::running_type);
+    for rule in policy().rules().iter().filter(|rule| running.contains(&rule.target) && rule.class == "mmu") {
+        panic!("{} -> {} : mmu {:?}", rule.source, rule.target, rule.permissions);
+    }
+}
+
+#[test]
+fn only_the_bootstrapper_and_builder_create_domains() {
+    let policy = policy();
+    let mut creators: Vec<_> =
+        policy.rules().iter().filter(|r| r.permissions.contains("create") && r.class == "domain").collect();
+    creators.retain(|r| r.source != "xenboot_t");
+    let pairs: Vec<_> = creators.iter().map(|r| (r.source.as_str(), r.target.as_str())).collect();
+    assert_eq!(pairs, [
+        ("bootstrapper_t", "builder_building_t"),
+        ("bootstrapper_t", "pciback_building_t"),
+        ("builder_t", "builder_building_t"),
+    ]);
+}
+
+#[test]
+fn nobody_may_change_the_policy() {
+    for rule in policy().rules().iter().filter(|rule| rule.class == "security") {
+        assert_eq!(rule.permissions.iter().copied().collect::<Vec<_>>(), ["check_context"], "{rule:?}");
+    }
+}
+
+#[test]
+fn every_rule_names_a_line_of_the_manifest() {
+    let lines = u32::try_from(include_str!("../../../images/host.toml").lines().count()).expect("a short file");
+    for rule in policy().rules().iter().filter(|rule| rule.source != "xen_t") {
+        assert!((1..=lines).contains(&rule.origin.line), "{rule:?}");
+    }
+}
+
+#[test]
+fn explain_names_the_line_and_the_reason() {
+    let text = policy().explain("builder", "bootstrapper").expect("both are there").to_string();
+    assert!(text.contains("builder may destroy-bootstrapper: the end of domain 0"), "{text}");
+    assert!(text.contains("builder_t -> bootstrapper_t : domain { destroy }"), "{text}");
+    let nothing = policy().explain("pciback", "bootstrapper").expect("both are there").to_string();
+    assert!(!nothing.contains("domain {"), "{nothing}");
+    assert!(policy().explain("pciback", "nobody").expect_err("unknown").to_string().contains("there are: "));
+}

@@ -1,0 +1,336 @@
+//! What a VM is told on its kernel's command line, typed. Who builds the VM writes it with `Params`' `Display`, the VM
+//! reads it with `FromStr`: one code, so that the two cannot differ.
+//!
+//! ```text
+//! ennead.vm=NAME                           required
+//! ennead.health=DOMID:PORT                 where to report that all is well
+//! ennead.answers=NAME:DOMID,...            clients, in the order of the manifest: client i gets the gref 8 + i
+//! ennead.talks-to=NAME:DOMID:GREF,...      servers
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use ennead_xen::{DomId, GrantRef, Port};
+
+/// Options of the kernel that the runtime relies on: they go onto the command line of every service VM.
+/// The first two send the kernel's lines to Xen's console, `quiet` leaves only those that matter (and ours, which have
+/// level 2), and without the last Linux drops all but 10 lines in 5 seconds.
+pub const KERNEL_OPTIONS: &str = "earlyprintk=xen keep_bootcon quiet printk.devkmsg=on";
+
+/// Longest command line that is read, bytes. (Linux's limit on x86 is 2048.)
+const MAX_COMMAND_LINE: usize = 4096;
+/// Longest lists.
+const MAX_PEERS: usize = 32;
+/// Domids of ordinary domains are below this (`DOMID_FIRST_RESERVED` in Xen's public/xen.h).
+const DOMID_FIRST_RESERVED: u16 = 0x7ff0;
+
+/// A VM's name in the manifest: 1 to 32 of `a-z`, `0-9` and `-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VmName(String);
+
+impl VmName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for VmName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if (1..=32).contains(&text.len()) && text.bytes().all(fine) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Error::Value { key: "vm", value: text.to_owned(), expected: NAME })
+        }
+    }
+}
+
+impl fmt::Display for VmName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+const NAME: &str = "a name of 1 to 32 characters of a-z, 0-9 and -";
+const HEALTH: &str = "DOMID:PORT";
+const ANSWERS: &str = "NAME:DOMID,... (at most 32)";
+const TALKS_TO: &str = "NAME:DOMID:GREF,... (at most 32)";
+
+/// Where a VM reports its health: an unbound port for it in the VM that built it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthPort {
+    /// Domid of the VM that waits.
+    pub domid: DomId,
+    /// Its port.
+    pub port: Port,
+}
+
+/// A VM that this one answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientVm {
+    /// Its name.
+    pub name: VmName,
+    /// Its domid.
+    pub domid: DomId,
+}
+
+/// A VM that answers this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerVm {
+    /// Its name.
+    pub name: VmName,
+    /// Its domid.
+    pub domid: DomId,
+    /// The page that it grants to this VM.
+    pub gref: GrantRef,
+}
+
+/// A VM's boot parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Params {
+    /// Its name.
+    pub vm: VmName,
+    /// Where it reports that it is healthy.
+    pub health: Option<HealthPort>,
+    /// Whom it answers, in the manifest's order.
+    pub answers: Vec<ClientVm>,
+    /// Who answers it.
+    pub talks_to: Vec<ServerVm>,
+}
+
+/// What is wrong with a command line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No name.
+    #[error("Kernel command line has no ennead.vm=NAME: who builds this VM must say who it is")]
+    NoName,
+    /// A key that does not exist.
+    #[error("Kernel command line has ennead.{key}, which this VM does not know: keys are vm, health, answers, talks-to")]
+    UnknownKey {
+        /// What follows `ennead.`.
+        key: String,
+    },
+    /// A key that is there twice.
+    #[error("Kernel command line has ennead.{key} twice")]
+    Twice {
+        /// What follows `ennead.`.
+        key: &'static str,
+    },
+    /// A value that is none.
+    #[error("Kernel command line has ennead.{key}={value:?}: expected {expected}")]
+    Value {
+        /// What follows `ennead.`.
+        key: &'static str,
+        /// What follows `=`.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A command line that is too long.
+    #[error("Kernel command line has {len} bytes, more than {MAX_COMMAND_LINE}")]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+}
+
+impl Params {
+    /// Parameters of a VM that reports to nobody and talks to nobody.
+    pub fn new(vm: VmName) -> Self {
+        Self { vm, health: None, answers: Vec::new(), talks_to: Vec::new() }
+    }
+
+    /// The server with that name.
+    pub fn server(&self, name: &str) -> Option<&ServerVm> {
+        self.talks_to.iter().find(|server| server.name.as_str() == name)
+    }
+
+    /// The client with that name.
+    pub fn client(&self, name: &str) -> Option<&ClientVm> {
+        self.answers.iter().find(|client| client.name.as_str() == name)
+    }
+}
+
+impl fmt::Display for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ennead.vm={}", self.vm)?;
+        if let Some(HealthPort { domid, port }) = self.health {
+            write!(f, " ennead.health={}:{}", domid.0, port.0)?;
+        }
+        for (n, ClientVm { name, domid }) in self.answers.iter().enumerate() {
+            let before = if n == 0 { " ennead.answers=" } else { "," };
+            write!(f, "{before}{name}:{}", domid.0)?;
+        }
+        for (n, ServerVm { name, domid, gref }) in self.talks_to.iter().enumerate() {
+            let before = if n == 0 { " ennead.talks-to=" } else { "," };
+            write!(f, "{before}{name}:{}:{}", domid.0, gref.0)?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Params {
+    type Err = Error;
+
+    /// Reads a whole kernel command line; words that do not begin with `ennead.` are the kernel's.
+    fn from_str(line: &str) -> Result<Self, Error> {
+        if line.len() > MAX_COMMAND_LINE {
+            return Err(Error::TooLong { len: line.len() });
+        }
+        let (mut vm, mut health, mut answers, mut talks_to) = (None, None, None, None);
+        for word in line.split_ascii_whitespace() {
+            let Some(word) = word.strip_prefix("ennead.") else { continue };
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            match key {
+                "vm" => once("vm", &mut vm, value.parse()?)?,
+                "health" => once("health", &mut health, health_port(value).ok_or_else(wrong("health", value, HEALTH))?)?,
+                "answers" => {
+                    once("answers", &mut answers, list(value, client_vm).ok_or_else(wrong("answers", value, ANSWERS))?)?;
+                }
+                "talks-to" => {
+                    let servers = list(value, server_vm).ok_or_else(wrong("talks-to", value, TALKS_TO))?;
+                    once("talks-to", &mut talks_to, servers)?;
+                }
+                _ => return Err(Error::UnknownKey { key: key.to_owned() }),
+            }
+        }
+        Ok(Self {
+            vm: vm.ok_or(Error::NoName)?,
+            health,
+            answers: answers.unwrap_or_default(),
+            talks_to: talks_to.unwrap_or_default(),
+        })
+    }
+}
+
+fn once<T>(key: &'static str, slot: &mut Option<T>, value: T) -> Result<(), Error> {
+    if slot.replace(value).is_some() { Err(Error::Twice { key }) } else { Ok(()) }
+}
+
+fn wrong(key: &'static str, value: &str, expected: &'static str) -> impl FnOnce() -> Error {
+    let value = value.to_owned();
+    move || Error::Value { key, value, expected }
+}
+
+fn list<T>(text: &str, element: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    if text.split(',').count() > MAX_PEERS {
+        return None;
+    }
+    text.split(',').map(element).collect()
+}
+
+fn health_port(text: &str) -> Option<HealthPort> {
+    let (domid, port) = text.split_once(':')?;
+    // Xen never gives out port 0.
+    let port = number(port).filter(|&port| port != 0)?;
+    Some(HealthPort { domid: parse_domid(domid)?, port: Port(port) })
+}
+
+fn client_vm(text: &str) -> Option<ClientVm> {
+    let (name, domid) = text.split_once(':')?;
+    Some(ClientVm { name: name.parse().ok()?, domid: parse_domid(domid)? })
+}
+
+fn server_vm(text: &str) -> Option<ServerVm> {
+    let (client, gref) = text.rsplit_once(':')?;
+    let ClientVm { name, domid } = client_vm(client)?;
+    Some(ServerVm { name, domid, gref: GrantRef(number(gref)?) })
+}
+
+fn parse_domid(text: &str) -> Option<DomId> {
+    let domid = u16::try_from(number(text)?).ok()?;
+    (domid < DOMID_FIRST_RESERVED).then_some(DomId(domid))
+}
+
+/// A decimal number, digits only (`parse` alone would take a `+`).
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn params() -> impl Strategy<Value = Params> {
+        let name = || "[a-z0-9-]{1,32}".prop_map(VmName);
+        let domid = || (0..DOMID_FIRST_RESERVED).prop_map(DomId);
+        let client = (name(), domid()).prop_map(|(name, domid)| ClientVm { name, domid });
+        let server = (name(), domid(), any::<u32>())
+            .prop_map(|(name, domid, gref)| ServerVm { name, domid, gref: GrantRef(gref) });
+        let health = (domid(), 1..=u32::MAX).prop_map(|(domid, port)| HealthPort { domid, port: Port(port) });
+        (
+            name(),
+            prop::option::of(health),
+            prop::collection::vec(client, 0..=MAX_PEERS),
+            prop::collection::vec(server, 0..=MAX_PEERS),
+        )
+            .prop_map(|(vm, health, answers, talks_to)| Params { vm, health, answers, talks_to })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_written_is_read(params in params()) {
+            let line = format!("{KERNEL_OPTIONS} {params} root=/dev/ram0\n");
+            prop_assert_eq!(line.parse(), Ok(params));
+        }
+
+        #[test]
+        fn anything_is_read_or_refused(line in "(ennead\\.(vm|health|answers|talks-to|x)=?[a-z0-9:,=+-]{0,12} ?){0,4}") {
+            if let Ok(params) = line.parse::<Params>() {
+                prop_assert_eq!(params.to_string().parse(), Ok(params));
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_command_line() {
+        let line = "quiet ennead.vm=pciback x=ennead.y ennead.health=1:17 ennead.answers=builder:1,toolstack:9 \
+                    ennead.talks-to=xenstore-state:4:8";
+        let params: Params = line.parse().unwrap();
+        assert_eq!(params.vm.as_str(), "pciback");
+        assert_eq!(params.health, Some(HealthPort { domid: DomId(1), port: Port(17) }));
+        assert_eq!(params.client("toolstack").map(|vm| vm.domid), Some(DomId(9)));
+        assert_eq!(params.server("xenstore-state").map(|vm| (vm.domid, vm.gref)), Some((DomId(4), GrantRef(8))));
+        assert_eq!(params.server("builder"), None);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = |line: &str| line.parse::<Params>().unwrap_err();
+        assert_eq!(error("quiet"), Error::NoName);
+        assert_eq!(error("ennead.vm=a ennead.colour=red"), Error::UnknownKey { key: "colour".into() });
+        assert!(error("ennead.vm=a ennead.colour=red").to_string().contains("ennead.colour"));
+        assert_eq!(error("ennead.vm=a ennead.vm=a"), Error::Twice { key: "vm" });
+        for value in ["", "A", "a_b", "a.b", "123456789012345678901234567890123"] {
+            let wrong = error(&format!("ennead.vm={value}"));
+            assert!(matches!(wrong, Error::Value { key: "vm", .. }), "{value:?}");
+        }
+        for (key, value) in [
+            ("health", "1"),
+            ("health", "1:0"),
+            ("health", "+1:2"),
+            ("health", "32752:2"),
+            ("health", "70000:2"),
+            ("answers", ""),
+            ("answers", "a:1,"),
+            ("answers", "a:1:8"),
+            ("answers", "A:1"),
+            ("talks-to", "a:1"),
+            ("talks-to", "a:1:4294967296"),
+        ] {
+            let wrong = error(&format!("ennead.vm=a ennead.{key}={value}"));
+            assert!(matches!(&wrong, Error::Value { key: k, value: v, .. } if *k == key && v == value), "{wrong}");
+        }
+        let many = vec!["a:1"; MAX_PEERS + 1].join(",");
+        assert!(matches!(error(&format!("ennead.vm=a ennead.answers={many}")), Error::Value { .. }));
+        assert_eq!(error(&" ".repeat(5000)), Error::TooLong { len: 5000 });
+    }
+}

@@ -1,0 +1,192 @@
+//! Event channels, through `/dev/xen/evtchn`.
+//!
+//! Source: xen/include/public/event_channel.h; tools' xen/sys/evtchn.h.
+
+use crate::error::{Error, Kind, Result};
+use crate::ioctl::{self, Request};
+use crate::{DomId, Port, Virq, sys};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// One open event channel device. Its ports are closed when it is dropped.
+#[derive(Debug)]
+pub struct EventChannels {
+    file: File,
+}
+
+impl EventChannels {
+    /// Opens `/dev/xen/evtchn`.
+    ///
+    /// # Errors
+    /// The device is missing or may not be opened.
+    pub fn open() -> Result<Self> {
+        Ok(Self { file: ioctl::open("open /dev/xen/evtchn", libc::O_NONBLOCK)? })
+    }
+
+    /// A new port that `remote` may bind to (`EVTCHNOP_alloc_unbound`).
+    ///
+    /// # Errors
+    /// Under FLASK, `EPERM` if `remote` does not exist.
+    pub fn bind_unbound(&self, remote: DomId) -> Result<Port> {
+        let mut request = sys::EvtchnBindUnboundPort { remote_domain: u32::from(remote.0) };
+        self.request("alloc_unbound", Some(remote), &mut request).map(Port)
+    }
+
+    /// A new port connected to `remote_port` of `remote`, which must be unbound and meant for us
+    /// (`EVTCHNOP_bind_interdomain`).
+    ///
+    /// # Errors
+    /// What Xen says.
+    pub fn bind_interdomain(&self, remote: DomId, remote_port: Port) -> Result<Port> {
+        let mut request = sys::EvtchnBindInterdomain {
+            remote_domain: u32::from(remote.0),
+            remote_port: remote_port.0,
+        };
+        self.request("bind_interdomain", Some(remote), &mut request).map(Port)
+    }
+
+    /// A new port for one of Xen's own interrupts, on vCPU 0 (`EVTCHNOP_bind_virq`).
+    ///
+    /// # Errors
+    /// `EEXIST` if the domain has it bound already; what else Xen says.
+    pub fn bind_virq(&self, virq: Virq) -> Result<Port> {
+        self.request("bind_virq", None, &mut sys::EvtchnBindVirq { virq: virq.number() }).map(Port)
+    }
+
+    /// Closes a port (`EVTCHNOP_close`).
+    ///
+    /// # Errors
+    /// `ENOTCONN` if the port is not one of this device's.
+    pub fn unbind(&self, port: Port) -> Result<()> {
+        self.request("unbind", None, &mut sys::EvtchnUnbind { port: port.0 }).map(drop)
+    }
+
+    /// Sends an event (`EVTCHNOP_send`). To an unbound port it goes nowhere, without an error.
+    ///
+    /// # Errors
+    /// `ENOTCONN` if the port is not one of this device's.
+    pub fn notify(&self, port: Port) -> Result<()> {
+        self.request("notify", None, &mut sys::EvtchnNotify { port: port.0 }).map(drop)
+    }
+
+    /// Allows this device nothing but ports to `domain` from now on (`IOCTL_EVTCHN_RESTRICT_DOMID`).
+    ///
+    /// # Errors
+    /// `EACCES` if it is restricted to another domain already.
+    pub fn restrict(&self, domain: DomId) -> Result<()> {
+        self.request("restrict", Some(domain), &mut sys::EvtchnRestrictDomid { domid: domain.0 }).map(drop)
+    }
+
+    /// Waits for the next event; `None` when `timeout` passed without one. Without a timeout, waits for good.
+    ///
+    /// The port can fire again as soon as this returns, so an event that comes while this one is handled is not lost.
+    ///
+    /// # Errors
+    /// `EFBIG` if Linux's buffer of events overflowed.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<Port>> {
+        let error = |e| Error::new(Kind::Local, "wait for an event", None, e);
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        loop {
+            if let Some(port) = self.take().map_err(error)? {
+                return Ok(Some(port));
+            }
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|l| l.is_zero()) {
+                return Ok(None);
+            }
+            poll_in(&self.file, left).map_err(error)?;
+        }
+    }
+
+    /// Takes one event if there is one, and unmasks its port.
+    fn take(&self) -> io::Result<Option<Port>> {
+        let mut port = [0; size_of::<u32>()];
+        match (&self.file).read(&mut port) {
+            Ok(n) if n == port.len() => {}
+            Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        (&self.file).write_all(&port)?;
+        Ok(Some(Port(u32::from_ne_bytes(port))))
+    }
+
+    fn request<T: Request>(&self, op: &'static str, domid: Option<DomId>, request: &mut T) -> Result<u32> {
+        ioctl::request(&self.file, request).map_err(|e| Error::new(Kind::Hypercall, op, domid, e))
+    }
+}
+
+impl AsFd for EventChannels {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Waits until `file` is readable, `timeout` passed, or a signal came.
+fn poll_in(file: &File, timeout: Option<Duration>) -> io::Result<()> {
+    // Round up, or the last fraction of a millisecond would be spent spinning.
+    let millis = timeout.map_or(-1, |t| i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+    let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid structure, as the count says.
+    let result = unsafe { libc::poll(&raw mut poll, 1, millis) };
+    if result >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    /// A device whose other end is ours: events are read from it, unmasked ports written to it.
+    fn device() -> (EventChannels, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (EventChannels { file: File::from(OwnedFd::from(ours)) }, theirs)
+    }
+
+    #[test]
+    fn an_event_is_taken_once_and_its_port_unmasked() {
+        let (events, mut kernel) = device();
+        kernel.write_all(&[7_u32.to_ne_bytes(), 9_u32.to_ne_bytes()].concat()).unwrap();
+        assert_eq!(events.wait(None).unwrap(), Some(Port(7)));
+        assert_eq!(events.wait(Some(Duration::ZERO)).unwrap(), Some(Port(9)));
+        assert_eq!(events.wait(Some(Duration::ZERO)).unwrap(), None);
+        let mut unmasked = [0; 8];
+        kernel.read_exact(&mut unmasked).unwrap();
+        assert_eq!(unmasked, [7_u32.to_ne_bytes(), 9_u32.to_ne_bytes()].concat()[..]);
+    }
+
+    #[test]
+    fn a_timeout_is_kept() {
+        let (events, _kernel) = device();
+        let start = Instant::now();
+        assert_eq!(events.wait(Some(Duration::from_millis(30))).unwrap(), None);
+        assert!(start.elapsed() >= Duration::from_millis(30));
+    }
+
+    #[test]
+    fn an_event_ends_the_wait() {
+        let (events, mut kernel) = device();
+        let sender = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            kernel.write_all(&5_u32.to_ne_bytes()).unwrap();
+            kernel
+        });
+        assert_eq!(events.wait(Some(Duration::from_secs(60))).unwrap(), Some(Port(5)));
+        drop(sender.join().unwrap());
+    }
+
+    #[test]
+    fn a_dead_device_is_an_error() {
+        let (events, kernel) = device();
+        drop(kernel);
+        assert!(events.wait(None).is_err());
+    }
+}
