@@ -1,19 +1,22 @@
 //! `/init` of domain 0.
 #![forbid(unsafe_code)]
 
+use std::convert::Infallible;
 use std::path::Path;
 
 use ennead_runtime::Runtime;
-use tracing::info;
+use tracing::{error, info};
 
-fn main() {
-    let runtime = Runtime::init_or_die();
+fn main() -> ! {
+    ennead_runtime::run(bootstrap)
+}
+
+fn bootstrap(_runtime: Runtime) -> anyhow::Result<Infallible> {
     info!("started");
-    let result = ennead_bootstrapper::verify(Path::new("/")).and_then(|store| ennead_bootstrapper::build(&store));
-    match result {
+    match ennead_bootstrapper::verify(Path::new("/")).and_then(|store| ennead_bootstrapper::build(&store)) {
         Ok(()) => info!("goodbye"),
-        Err(e) => tracing::error!(reason = %format!("{e:#}"), "host-stopped"),
+        Err(e) => error!(reason = %format!("{e:#}"), "host-stopped"),
     }
     // While domain 0 is the hardware domain, that is, when nothing was built, this stops the host.
-    runtime.halt()
+    Ok(ennead_runtime::halt()?)
 }

@@ -1,12 +1,14 @@
 //! Builder on the running host: takes over, then serves until the host ends.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ennead_launch::{Launcher, Store};
 use ennead_manifest::{Kind, Vm};
-use ennead_runtime::Runtime;
+use ennead_runtime::boot::ServerVm;
+use ennead_runtime::{Health, Params, Runtime};
 use ennead_xen::{Control, DomId, DomainInfo, DomainState, EventChannels, Port, ShutdownReason, Virq};
 use tracing::{error, info, warn};
 
@@ -30,15 +32,17 @@ pub struct Host {
     ledger: Ledger,
     lines: Lines,
     me: DomId,
+    params: Params,
+    health: Option<Health>,
     pciback: Option<Pciback>,
 }
 
 impl Host {
-    /// Opens everything, asks Xen for its events, and reports that Builder is well.
+    /// Opens everything and asks Xen for its events.
     ///
     /// # Errors
     /// When the store is not the signed one, or Xen refuses something.
-    pub fn open(runtime: &Runtime, dir: &Path) -> anyhow::Result<Self> {
+    pub fn open(runtime: Runtime, dir: &Path) -> anyhow::Result<Self> {
         let store = Store::open(dir).context("The images are not the signed ones")?;
         let images = store.verify_all().context("The images are not the signed ones")?;
         let me = store
@@ -57,18 +61,22 @@ impl Host {
         control.set_virq_handler(Virq::DomExc, me)?;
         control.set_virq_handler(Virq::Console, me)?;
         info!(images, flask = if control.flask_enforcing()? { "enforcing" } else { "permissive" }, "verified");
-        runtime.report_healthy().context("Cannot report to the bootstrapper")?;
         let ledger = Ledger::new(store.boot_plan());
-        Ok(Self { control, events, died, typed, store, ledger, lines: Lines::default(), me, pciback: None })
+        let Runtime { params, health, .. } = runtime;
+        let (lines, health) = (Lines::default(), Some(health));
+        Ok(Self { control, events, died, typed, store, ledger, lines, me, params, health, pciback: None })
     }
 
-    /// Takes over from the bootstrapper, builds what the plan leaves to Builder, then serves for ever.
+    /// Reports that Builder is well, takes over from the bootstrapper, builds what the plan leaves to Builder, then serves for ever.
     ///
     /// # Errors
     /// When Xen refuses something without which the host cannot go on.
-    pub fn run(&mut self, runtime: &Runtime) -> anyhow::Result<()> {
+    pub fn run(&mut self) -> anyhow::Result<Infallible> {
+        if let Some(health) = self.health.take() {
+            health.report()?;
+        }
         self.await_goodbye()?;
-        self.connect_pciback(runtime)?;
+        self.connect_pciback()?;
         self.look()?;
         for vm in self.own_vms() {
             // One VM that does not start is reported and does not keep the others from starting.
@@ -121,9 +129,8 @@ impl Host {
         Ok(self.control.host()?.free_pages * 4)
     }
 
-    fn connect_pciback(&mut self, runtime: &Runtime) -> anyhow::Result<()> {
-        let server = runtime.params().talks_to.iter().find(|peer| peer.name == "pciback");
-        let mut pciback = Pciback::connect(server.context("The boot parameters name no pciback")?)?;
+    fn connect_pciback(&mut self) -> anyhow::Result<()> {
+        let mut pciback = Pciback::connect(self.pciback_server().context("The plan gives Builder no channel to pciback")?)?;
         let controllers = pciback.controllers()?;
         for c in &controllers {
             info!(
@@ -135,6 +142,11 @@ impl Host {
         pciback.seal()?;
         self.pciback = Some(pciback);
         Ok(())
+    }
+
+    fn pciback_server(&self) -> Option<&ServerVm> {
+        let vm = self.store.boot_plan().plan.vms_of_kind(Kind::Pciback).next()?;
+        self.params.server(&vm.name)
     }
 
     /// Looks at all domains: notes which are gone, and destroys those that stopped (what they had is free again then).

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ennead_channel::pciback::{Controller, Reply, Request};
-use ennead_channel::{Client, FIRST_GREF};
-use ennead_runtime::boot::TalksTo;
-use ennead_xen::{EventChannels, GrantRef};
+use ennead_channel::Client;
+use ennead_runtime::boot::ServerVm;
+use ennead_xen::EventChannels;
 
 /// How long pciback may take to offer its channel, and to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,10 +21,9 @@ pub(crate) struct Pciback {
 
 impl Pciback {
     /// Opens the channel; `server` is pciback's line of the boot parameters.
-    pub(crate) fn connect(server: &TalksTo) -> anyhow::Result<Self> {
+    pub(crate) fn connect(server: &ServerVm) -> anyhow::Result<Self> {
         let events = EventChannels::open()?;
-        let gref = GrantRef(FIRST_GREF + server.index);
-        let client = Client::connect(server.domid, gref, &events, PATIENCE)
+        let client = Client::connect(server.domid, server.gref, &events, PATIENCE)
             .with_context(|| format!("Cannot open the channel to {}", server.name))?;
         Ok(Self { client, events })
     }

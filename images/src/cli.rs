@@ -1,15 +1,205 @@
-//! tmp
+//! The command line.
+
+use std::path::PathBuf;
 use std::process::ExitCode;
-/// tmp
+
+use anyhow::{Context, Result};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand};
+
+use crate::cache::Cache;
+use crate::progress::Progress;
+use crate::qemu::{Accel, Firmware};
+use crate::run::{self, Request};
+use crate::{console, host, plan, policy, scenario, xen};
+
+#[derive(Debug, Parser)]
+#[command(name = "images", version, about = "Builds Ennead hosts and runs them in QEMU")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a manifest: every mistake with file, line and remedy
+    Check {
+        /// The manifest
+        file: PathBuf,
+    },
+    /// Show what one VM may do to another (or to `xen`), and which line of the manifest says so
+    Explain {
+        /// Who acts
+        a: String,
+        /// Who is acted on
+        b: String,
+        #[command(flatten)]
+        manifest: Manifest,
+    },
+    /// Build the ISO
+    Build(Build),
+    /// Build the ISO, boot it in QEMU, show how the host starts and which VMs run: what `./run` does
+    #[command(override_usage = "./run [OPTIONS] [-- QEMU OPTIONS]", after_help = run_help())]
+    Run(Run),
+}
+
+#[derive(Debug, Args)]
+struct Manifest {
+    /// The description of the host [default: the project's images/host.toml]
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Build {
+    #[command(flatten)]
+    manifest: Manifest,
+    /// Where the ISO goes [default: out/ennead.iso of the project]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Key that signs the boot plan: PKCS#8 PEM (ed25519) or 64 hex digits [default: a development key, made on first use]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+impl Build {
+    fn options(self) -> host::Options {
+        let standard = host::Options::standard();
+        host::Options {
+            manifest: self.manifest.manifest.unwrap_or(standard.manifest),
+            out: self.out.unwrap_or(standard.out),
+            key: self.key,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    build: Build,
+    /// Only build the ISO
+    #[arg(long, conflicts_with_all = ["check", "keep"])]
+    build_only: bool,
+    /// Go through a scenario (below) and exit with 0 only if all held
+    #[arg(
+        long, value_name = "SCENARIO", num_args = 0..=1, default_missing_value = "boot", conflicts_with = "keep",
+        value_parser = PossibleValuesParser::new(scenario_names()), hide_possible_values = true
+    )]
+    check: Option<String>,
+    /// Stay on the host's serial console
+    #[arg(long)]
+    keep: bool,
+    /// The machine's firmware
+    #[arg(long, value_enum, default_value_t = Firmware::Bios)]
+    firmware: Firmware,
+    /// The machine's memory [default: the manifest's `memory-mib`]
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u32>,
+    /// What executes the machine's instructions
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    accel: Accel,
+    /// Further options of QEMU's
+    #[arg(last = true, value_name = "QEMU OPTIONS")]
+    qemu: Vec<String>,
+}
+
+fn scenario_names() -> Vec<&'static str> {
+    scenario::ALL.iter().map(|scenario| scenario.name).chain(["all"]).collect()
+}
+
+fn run_help() -> String {
+    let scenarios: String =
+        scenario::ALL.iter().map(|scenario| format!("  {:10} {}\n", scenario.name, scenario.about)).collect();
+    format!(
+        "Without --build-only, --check or --keep the host is switched off once its VMs have been shown.\n\n\
+         Scenarios:\n{scenarios}  {:10} all of them\n\n\
+         Commands on the serial console (--keep): list, build NAME, destroy NAME, poweroff, reboot.\n\
+         Built artefacts are kept in $ENNEAD_CACHE (else ~/.cache/ennead); images/README.md lists the milestones.",
+        "all"
+    )
+}
+
+/// Runs the command line of this process.
+#[must_use]
 pub fn main() -> ExitCode {
-    let r = (|| -> anyhow::Result<()> {
-        let cache = crate::cache::Cache::from_environment()?;
-        let p = crate::progress::Progress::for_stderr();
-        let mut o = crate::host::Options::standard();
-        if let Some(m) = std::env::args().nth(1) { o.manifest = m.into(); }
-        if let Some(m) = std::env::args().nth(2) { o.out = m.into(); }
-        let h = crate::host::build(&cache, p, &o)?;
-        h.write_iso(&cache, p, &o.out)
-    })();
-    match r { Ok(()) => ExitCode::SUCCESS, Err(e) => { eprintln!("{e:#}"); ExitCode::FAILURE } }
+    match console::handle_interrupts().and_then(|()| obey(Cli::parse().command)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{}", said(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A report on a manifest speaks for itself; anything else is one error with its causes.
+fn said(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<ennead_manifest::Report>() {
+        Some(report) => report.to_string(),
+        None => format!("error: {error:#}"),
+    }
+}
+
+fn obey(command: Command) -> Result<bool> {
+    match command {
+        Command::Check { file } => {
+            let checked = plan::check(&file)?;
+            println!("{}: {} VMs, no mistake", file.display(), checked.plan.vms.len());
+            Ok(true)
+        }
+        Command::Explain { a, b, manifest } => {
+            let file = manifest.manifest.unwrap_or(host::Options::standard().manifest);
+            let plan = plan::check(&file)?.plan;
+            let xen = xen::build(&Cache::from_environment()?, Progress::for_stderr())?;
+            let explanation = policy::policy(&xen, &plan)?.explain(&a, &b).context("Cannot explain")?;
+            print!("{explanation}");
+            Ok(true)
+        }
+        Command::Build(build) => {
+            let options = build.options();
+            let (cache, progress) = (Cache::from_environment()?, Progress::for_stderr());
+            host::build(&cache, progress, &options)?.write_iso(&cache, progress, &options.out)?;
+            Ok(true)
+        }
+        Command::Run(arguments) => run::run(&Request {
+            build_only: arguments.build_only,
+            check: arguments.check,
+            keep: arguments.keep,
+            firmware: arguments.firmware,
+            memory_mib: arguments.memory,
+            accel: arguments.accel,
+            qemu: arguments.qemu,
+            build: arguments.build.options(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn run(arguments: &[&str]) -> Run {
+        match Cli::try_parse_from([&["images", "run"], arguments].concat()).unwrap().command {
+            Command::Run(run) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn check_has_a_default_and_knows_its_names() {
+        assert_eq!(run(&[]).check, None);
+        assert_eq!(run(&["--check"]).check.as_deref(), Some("boot"));
+        assert_eq!(run(&["--check", "refuse", "--", "-m", "2G"]).check.as_deref(), Some("refuse"));
+        assert_eq!(run(&["--", "-m", "2G"]).qemu, ["-m", "2G"]);
+        for wrong in [&["--check", "nonsense"][..], &["--check", "--keep"], &["--build-only", "--keep"]] {
+            assert!(Cli::try_parse_from([&["images", "run"], wrong].concat()).is_err(), "{wrong:?}");
+        }
+    }
 }

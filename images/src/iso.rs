@@ -53,13 +53,8 @@ pub struct Contents<'a> {
 pub fn build(cache: &Cache, progress: Progress, contents: &Contents<'_>, out: &Path) -> Result<()> {
     let mut step = progress.step("ISO");
     let work = cache.temporary("iso")?;
-    step.log_to(&work.path().join("log"))?;
-    let result = assemble(contents, work.path(), &mut step, out);
-    if result.is_err() {
-        // The log outlives the work folder only when somebody needs it.
-        let _ = fs::copy(work.path().join("log"), cache.log_path("iso"));
-    }
-    result?;
+    step.log_to(&cache.log_path("iso"))?;
+    assemble(contents, work.path(), &mut step, out)?;
     step.done(&format!("{}, {}", size(file_size(out)?), out.display()));
     Ok(())
 }
@@ -172,8 +167,8 @@ fn xorriso(step: &mut Step, tree: &Path, out: &Path) -> Result<()> {
     let hybrid = PathBuf::from(GRUB).join("i386-pc/boot_hybrid.img");
     let mut command = Command::new("xorriso");
     command.args(["-as", "mkisofs", "-quiet", "-o"]).arg(out);
-    command.args(["-V", "ENNEAD", "-R", "-uid", "0", "-gid", "0", "-sort-weight", "0", "/"]);
-    command.arg(format!("--modification-date={DATE}")).arg(format!("--set_all_file_dates={DATE}"));
+    command.args(["-V", "ENNEAD", "-r"]);
+    command.arg(format!("--modification-date={DATE}")).args(["--set_all_file_dates", DATE]);
     command.args(["-b", "boot/grub/bios.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"]);
     command.arg("--grub2-boot-info").arg("--grub2-mbr").arg(hybrid);
     command.args(["-eltorito-alt-boot", "-e", "boot/grub/efi.img", "-no-emul-boot", "-isohybrid-gpt-basdat"]);

@@ -4,19 +4,27 @@
 
 pub mod cache;
 pub mod cli;
+pub mod console;
 pub mod cpio;
 pub mod host;
 pub mod iso;
 pub mod kernel;
+pub mod milestone;
 pub mod options;
 pub mod packages;
 pub mod plan;
 pub mod policy;
 pub mod program;
 pub mod progress;
+pub mod qemu;
 pub mod ramdisk;
+pub mod run;
+pub mod scenario;
+pub mod session;
 pub mod sign;
 pub mod step;
+pub mod table;
+pub mod timeline;
 pub mod xen;
 
 use std::path::{Path, PathBuf};

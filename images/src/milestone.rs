@@ -32,16 +32,26 @@ impl Milestone {
         loop {
             rest = rest.trim_start();
             if rest.is_empty() {
-                return Some(Self { vm: vm.to_owned(), name: name.to_owned(), values });
+                return Some(Self::normal(vm, name, values));
             }
             let (key, after) = rest.split_once('=')?;
             if !is_word(key) {
                 return None;
             }
             let (value, after) = value(after)?;
-            values.push((key.to_owned(), value));
+            values.push((key.replace('_', "-"), value));
             rest = after;
         }
+    }
+
+    /// Errors come as `error what=NAME ...`: what went wrong is the milestone.
+    fn normal(vm: &str, name: &str, mut values: Vec<(String, String)>) -> Self {
+        let mut name = name.to_owned();
+        let what = values.iter().position(|(key, value)| key == "what" && is_word(value));
+        if let Some(at) = what.filter(|_| name == "error") {
+            name = values.remove(at).1;
+        }
+        Self { vm: vm.to_owned(), name, values }
     }
 
     /// Whether it is this milestone of this VM.
@@ -78,7 +88,10 @@ fn value(text: &str) -> Option<(String, &str)> {
     let mut characters = quoted.char_indices();
     while let Some((at, character)) = characters.next() {
         match character {
-            '"' => return quoted.get(at + 1..).filter(|rest| rest.is_empty() || rest.starts_with(' ')).map(|rest| (value, rest)),
+            '"' => {
+                let rest = quoted.get(at + 1..).filter(|rest| rest.is_empty() || rest.starts_with(' '));
+                return rest.map(|rest| (value, rest));
+            }
             '\\' => value.push(match characters.next()?.1 {
                 'n' => '\n',
                 't' => '\t',
@@ -148,6 +161,13 @@ mod tests {
         ] {
             assert_eq!(parsed(line), "none", "{line}");
         }
+    }
+
+    #[test]
+    fn an_error_is_named_by_what_it_is() {
+        assert_eq!(parsed("ennead builder: error what=failed vm=x"), "builder: failed vm=x");
+        assert_eq!(parsed("ennead builder: error cause=\"no memory\""), "builder: error cause=\"no memory\"");
+        assert_eq!(parsed("ennead builder: vm memory_kib=7"), "builder: vm memory-kib=7");
     }
 
     #[test]

@@ -103,8 +103,8 @@ pub fn command_lines(plan: &Plan) -> Result<CommandLines> {
         plan.host.xen_options.clone(),
     ];
     let kernel = [
-        // XEN_DOM0 needs PCI, but domain 0 must never touch it: its devices could not go to pciback.
-        "console=hvc0 pci=off".to_owned(),
+        // XEN_DOM0 needs PCI and ACPI, but domain 0 must not touch them: the hardware is to be pciback's.
+        "console=hvc0 pci=off acpi=off".to_owned(),
         "printk.devkmsg=on quiet".to_owned(),
         // 4 MiB instead of 64 MiB.
         "swiotlb=2048".to_owned(),

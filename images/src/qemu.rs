@@ -325,10 +325,9 @@ impl Listener {
         let mut line = Vec::new();
         let mut began = Duration::ZERO;
         let mut buffer = [0; 4096];
-        while let Ok(count) = output.read(&mut buffer)
-            && count > 0
-        {
-            let bytes = buffer.get(..count).unwrap_or_default();
+        loop {
+            let count = output.read(&mut buffer).unwrap_or(0);
+            let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
             if self.shared.lock().echo {
                 let mut out = std::io::stdout();
                 // Nobody to show it to is no reason to stop listening.

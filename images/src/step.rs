@@ -120,10 +120,8 @@ impl Step {
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(200));
-            if self.mode == Progress::Terminal
-                && let Some(line) = self.last_lines(1).pop()
-            {
-                self.bar.set_message(line);
+            if self.mode == Progress::Terminal {
+                self.bar.set_message(self.last_lines(1).pop().unwrap_or_default());
             }
         }
     }

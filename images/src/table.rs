@@ -33,7 +33,7 @@ impl RunningVm {
             name: text("name")?,
             memory_kib: line.number("memory-kib").with_context(|| format!("No `memory-kib` in: {line}"))?,
             state: text("state")?,
-            flask_type: text("type")?,
+            flask_type: text("type").or_else(|error| text("label").map_err(|_| error))?,
             image: text("image")?,
         })
     }

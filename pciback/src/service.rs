@@ -1,12 +1,13 @@
 //! What pciback answers to Builder.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use ennead_channel::pciback::{Controller, Reply, Request, controllers_in_parts};
 use ennead_channel::{FIRST_GREF, Pciback, Server, Tagged, Text};
-use ennead_runtime::Runtime;
+use ennead_runtime::{CapabilitySet, Health, Runtime, Sandbox, power_off, restart};
 use ennead_xen::EventChannels;
 use tracing::{error, info, warn};
 
@@ -26,21 +27,21 @@ enum Then {
 
 /// pciback with its channel to Builder.
 #[derive(Debug)]
-pub struct Service<'a> {
-    runtime: &'a Runtime,
+pub struct Service {
+    health: Option<Health>,
     events: EventChannels,
     builder: Server<Pciback>,
 }
 
-impl<'a> Service<'a> {
+impl Service {
     /// Offers the channel to Builder. Must come before anything else grants pages: the order fixes the gref.
     ///
     /// # Errors
     /// When Xen refuses, or the page has another gref than Builder expects.
-    pub fn offer(runtime: &'a Runtime) -> anyhow::Result<Self> {
+    pub fn offer(runtime: Runtime) -> anyhow::Result<Self> {
         let events = EventChannels::open().context("Cannot open the event channels")?;
-        let [client] = runtime.params().answers.as_slice() else {
-            anyhow::bail!("pciback answers one VM, Builder; the boot parameters name {}", runtime.params().answers.len())
+        let [client] = runtime.params.answers.as_slice() else {
+            anyhow::bail!("pciback answers one VM, Builder; the boot parameters name {}", runtime.params.answers.len())
         };
         let builder = Server::offer(client.domid, &events).context("Cannot offer the channel to Builder")?;
         ensure!(
@@ -48,14 +49,17 @@ impl<'a> Service<'a> {
             "The channel's page has gref {}, but Builder will look for {FIRST_GREF}: something granted a page before",
             builder.gref().0
         );
-        Ok(Self { runtime, events, builder })
+        Ok(Self { health: Some(runtime.health), events, builder })
     }
 
-    /// Answers until the host ends.
+    /// Reports that pciback is well, then answers until the host ends.
     ///
     /// # Errors
     /// When the channel breaks: Builder then has to be rebuilt.
-    pub fn run(&mut self) -> anyhow::Result<()> {
+    pub fn run(&mut self) -> anyhow::Result<Infallible> {
+        if let Some(health) = self.health.take() {
+            health.report()?;
+        }
         loop {
             let Some(request) = self.builder.recv(&self.events, Duration::from_secs(3600))? else { continue };
             let (replies, then) = answer(&request.body, Path::new("/sys"));
@@ -71,11 +75,11 @@ impl<'a> Service<'a> {
                 Then::Continue | Then::Seal => {}
                 Then::PowerOff => {
                     info!("power-off");
-                    self.runtime.power_off();
+                    power_off().context("Cannot switch the host off")?;
                 }
                 Then::Reboot => {
                     info!("reboot");
-                    self.runtime.restart();
+                    restart().context("Cannot restart the host")?;
                 }
             }
         }
@@ -83,7 +87,12 @@ impl<'a> Service<'a> {
 
     /// Drops what only the start needed.
     fn seal(&mut self) -> anyhow::Result<()> {
-        self.runtime.seal(&["/sys"]).context("Cannot drop privileges")?;
+        Sandbox::new()
+            // The channel goes on over the files that are open; the bus can still be read, and the host switched off.
+            .keep_read("/sys")
+            .keep_capabilities(CapabilitySet::SYS_BOOT)
+            .enter()
+            .context("Cannot drop privileges")?;
         info!("sealed");
         Ok(())
     }

@@ -49,5 +49,9 @@ fn candidates() -> Vec<PathBuf> {
 }
 
 fn archives_in(dir: &Path) -> Option<Vec<PathBuf>> {
-    CLOSURE.iter().map(|lib| Some(dir.join(format!("lib{lib}.a"))).filter(|p| p.is_file())).collect()
+    let archive = |lib: &str| Some(dir.join(format!("lib{lib}.a"))).filter(|p| p.is_file());
+    let mut all = CLOSURE.iter().map(|lib| archive(lib)).collect::<Option<Vec<_>>>()?;
+    // rustc names libc before us, and GNU ld does not look back.
+    all.extend(archive("c"));
+    Some(all)
 }

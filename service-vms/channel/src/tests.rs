@@ -189,7 +189,7 @@ fn drain(end: &mut Endpoint<LocalPage>) -> Result<(), TestCaseError> {
 }
 
 fn controller() -> impl Strategy<Value = Controller> {
-    (any::<u32>(), any::<u32>(), any::<u16>(), any::<u16>(), any::<String>()).prop_map(
+    (any::<u32>(), any::<u32>(), any::<u16>(), any::<u16>(), ".{0,40}").prop_map(
         |(sbdf, class, vendor, device, driver)| Controller {
             address: Address::from_sbdf(sbdf),
             class,
@@ -212,7 +212,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         Just(Reply::PoweringOff),
         Just(Reply::Rebooting),
         Just(Reply::Pong),
-        ".*".prop_map(|text| Reply::Error(Text::new(&text))),
+        ".{0,600}".prop_map(|text| Reply::Error(Text::new(&text))),
     ]
 }
 
@@ -271,6 +271,18 @@ fn a_frame_longer_than_what_is_there_is_refused() {
             panic!("{len} {available} accepted")
         };
         assert_eq!(violation, Violation::Frame { len, available });
+    }
+}
+
+#[test]
+fn indices_start_again_at_zero_when_they_hit_the_limit() {
+    for over in 0..10 {
+        let (mut server, mut client, page) = pair(INDEX_LIMIT - 10 + over);
+        for n in 0..3 {
+            assert!(client.try_send(&[n; 8]).unwrap());
+            assert!(page.load(64) < INDEX_LIMIT, "{over}");
+            assert_eq!(server.try_recv().unwrap(), Some(vec![n; 8]), "{over}");
+        }
     }
 }
 

@@ -313,14 +313,14 @@ pub fn build<H: Hypervisor>(h: &H, spec: &mut Spec<'_>) -> Result<Built, Error> 
     }
 }
 
-struct Builder<'a, H> {
+struct Builder<'a, 's, H> {
     h: &'a H,
-    spec: &'a Spec<'a>,
-    kernel: Kernel<'a>,
+    spec: &'a Spec<'s>,
+    kernel: Kernel<'s>,
     layout: Layout,
 }
 
-impl<H: Hypervisor> Builder<'_, H> {
+impl<H: Hypervisor> Builder<'_, '_, H> {
     fn xen<T>(&self, doing: &'static str, result: Result<T, H::Error>) -> Result<T, Error> {
         result.map_err(|e| Error::Xen { domid: self.spec.domid, doing, source: e.into() })
     }
@@ -343,8 +343,11 @@ impl<H: Hypervisor> Builder<'_, H> {
         let p2m = self.populate()?;
         let mfn = |pfn| p2m.mfn(pfn).ok_or(Error::Nonsense(d));
         let shared = self.xen("find its shared info page", h.shared_info(d))?;
-        let ring = |pfn: Option<u64>, peer: Option<DomId>, doing| match (pfn, peer) {
-            (Some(pfn), Some(peer)) => Ok(Some((mfn(pfn)?, self.xen(doing, h.alloc_unbound_for(d, peer))?))),
+        let ring = |pfn: Option<u64>, peer: Option<Peer>, doing| match (pfn, peer) {
+            (Some(pfn), Some(peer)) => {
+                let mfn = mfn(pfn)?;
+                self.xen(doing, h.alloc_unbound_for(d, peer)).map(|port| Some((mfn, port)))
+            }
             _ => Ok(None),
         };
         let store = ring(layout.xenstore, spec.xenstore, "allocate its XenStore port")?;
@@ -402,9 +405,9 @@ impl<H: Hypervisor> Builder<'_, H> {
                 }
                 got += given * size;
                 if size == 1 {
-                    p2m.pages.extend(mfns)
+                    p2m.pages.extend(mfns);
                 } else {
-                    p2m.superpages.extend(mfns)
+                    p2m.superpages.extend(mfns);
                 }
                 if given < count {
                     break;
@@ -482,7 +485,10 @@ impl<H: Hypervisor> Builder<'_, H> {
     /// Makes the pages zero but for the pieces, each with its offset in bytes.
     fn write(&self, mfns: &[Mfn], pieces: &[(usize, &[u8])]) -> Result<(), Error> {
         let mut pages = self.xen("map its memory", self.h.map(self.spec.domid, mfns))?;
-        self.xen("clear its memory", pages.zero())?;
+        // Memory from Xen holds anything.
+        if !matches!(pieces, [(0, data)] if bytes(data.len()) == bytes(mfns.len()) * PAGE) {
+            self.xen("clear its memory", pages.zero())?;
+        }
         for (offset, data) in pieces {
             self.xen("write its memory", pages.write(*offset, data))?;
         }

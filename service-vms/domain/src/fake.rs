@@ -80,10 +80,14 @@ impl Pages for FakePages {
         count(&self.state, self.fail_at)?;
         ensure(offset + bytes.len() <= self.mfns.len() * 4096, "a write outside the mapping")?;
         let mut state = self.state.borrow_mut();
-        for (i, byte) in bytes.iter().enumerate() {
-            let at = offset + i;
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset + done;
+            let piece = &bytes[done..bytes.len().min(done + 4096 - at % 4096)];
             let page = state.pages.get_mut(&self.mfns[at / 4096].0).unwrap();
-            page.get_or_insert_with(|| Box::new([SCRUB; 4096]))[at % 4096] = *byte;
+            page.get_or_insert_with(|| Box::new([SCRUB; 4096]))[at % 4096..][..piece.len()]
+                .copy_from_slice(piece);
+            done += piece.len();
         }
         Ok(())
     }
@@ -111,7 +115,9 @@ impl Fake {
 
     fn entry(&self, table: u64, index: u64) -> u64 {
         let at = index as usize % 512 * 8;
-        u64::from_le_bytes(self.page(Mfn(table))[at..at + 8].try_into().unwrap())
+        let state = self.state.borrow();
+        let page = state.pages[&table].as_ref().expect("a page table that nobody has written");
+        u64::from_le_bytes(page[at..at + 8].try_into().unwrap())
     }
 
     /// What a CPU finds at a virtual address: frame and whether it may write there.

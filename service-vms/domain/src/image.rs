@@ -45,8 +45,8 @@ pub enum ImageError {
         /// Name or magic of the packing.
         packing: String,
     },
-    /// The payload does not unpack.
-    #[error("Kernel: {packing} payload at offset {offset:#x} is damaged")]
+    /// The payload is damaged, or wants a window larger than the limit.
+    #[error("Kernel: {packing} payload at offset {offset:#x} does not unpack")]
     Damaged {
         /// Where the payload begins.
         offset: u64,
@@ -120,8 +120,8 @@ pub struct Kernel<'a> {
 }
 
 impl<'a> Kernel<'a> {
-    /// Reads an ELF file or a bzImage. What unpacking makes is never more than `limit` bytes; a decoder's window
-    /// (xz, zstd) may take as much again while it runs.
+    /// Reads an ELF file or a bzImage. What unpacking makes is never more than `limit` bytes, and windows of
+    /// decoders are not either; while it runs xz takes up to twice that much memory, zstd up to four times.
     ///
     /// # Errors
     /// Says what is wrong and where; `file` may hold anything.
@@ -219,9 +219,10 @@ struct Notes<'b> {
 }
 
 impl<'b> Notes<'b> {
-    /// Takes the Xen notes of one `PT_NOTE` segment at `base`.
+    /// Takes the Xen notes of one `PT_NOTE` segment at `base`; they are aligned to 4 bytes unless it says 8.
     fn take(&mut self, image: &'b [u8], base: u64, len: u64, align: u64) -> Result<(), ImageError> {
         part(image, base, len, format_args!("note segment"))?;
+        let align = if align == 8 { 8 } else { 4 };
         let end = base.saturating_add(len);
         let mut at = base;
         while end.saturating_sub(at) >= 12 {
@@ -313,9 +314,7 @@ impl Elf {
             match number(header, 0, 4) {
                 1 => loads.push((index, offset, header)),
                 // Some linkers leave the place of a note segment at 0.
-                4 if at != 0 => {
-                    notes.take(image, at, size, if number(header, 48, 8) == 8 { 8 } else { 4 })?
-                }
+                4 if at != 0 => notes.take(image, at, size, number(header, 48, 8))?,
                 _ => {}
             }
         }
@@ -324,11 +323,10 @@ impl Elf {
         begins("XEN_VERSION", notes.xen_version, "xen-3.0")?;
         let entry = numeric("ENTRY", notes.entry)?.ok_or(ImageError::NoNote("ENTRY"))?;
         if let Some((offset, desc)) = notes.features {
-            for name in
-                text(desc).split('|').filter_map(|f| f.strip_prefix('!')).filter(|f| !FEATURES.contains(f))
-            {
-                let must = "without features that a PV domain does not get";
-                return Err(ImageError::Note { name: "FEATURES", offset, value: format!("!{name}"), must });
+            let unknown = |f: &str| f.strip_prefix('!').filter(|f| !FEATURES.contains(f)).map(str::to_owned);
+            if let Some(value) = text(desc).split('|').find_map(unknown) {
+                let must = "without required features that a PV domain does not get";
+                return Err(ImageError::Note { name: "FEATURES", offset, value, must });
             }
         }
         let paddr_offset = numeric("PADDR_OFFSET", notes.paddr_offset)?;
@@ -405,4 +403,134 @@ fn segments(
         (end, last) = (s.paddr + s.memsz, s.index);
     }
     Ok((out, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synth::{BASE, Elf, bzimage, linux, noise};
+
+    fn error(file: &[u8]) -> String {
+        Kernel::parse(file, 1 << 20).unwrap_err().to_string()
+    }
+
+    fn with(offset: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut file = linux().bytes();
+        file[offset..offset + bytes.len()].copy_from_slice(bytes);
+        file
+    }
+
+    #[test]
+    fn a_kernel_is_what_its_notes_say() {
+        let file = linux().bytes();
+        let kernel = Kernel::parse(&file, 0).unwrap();
+        assert_eq!((kernel.entry(), kernel.virt_base()), (BASE + 0x20_0010, BASE));
+        assert_eq!((kernel.hypercall_page, kernel.init_p2m), (Some(BASE + 0x20_1000), Some(1 << 39)));
+        assert_eq!((kernel.start(), kernel.end()), (0x20_0000, 0x20_7330));
+        assert_eq!(kernel.data(&kernel.segments()[1]), noise(3000, 2));
+        // Addresses in the file are from elsewhere, and notes have 32 bits.
+        let elf = linux().without(2).with(4, &0x20_0000u32.to_le_bytes()).with(1, &(BASE + 5).to_le_bytes());
+        let file = elf.bytes();
+        assert_eq!(Kernel::parse(&file, 0).unwrap().start(), 0);
+    }
+
+    #[test]
+    fn an_error_says_what_and_where() {
+        let load = |loads| error(&Elf { loads, ..linux() }.bytes());
+        let note = |n, value: &[u8]| error(&linux().with(n, value).bytes());
+        let end = linux().bytes().len();
+        for (got, want) in [
+            (error(b"MZ"), "neither an ELF file nor a bzImage".to_owned()),
+            (
+                error(b"\x7fELF\x02\x01"),
+                "ELF header at offset 0x0 reaches past the end (0x6 bytes)".to_owned(),
+            ),
+            (error(&with(4, &[1])), "ELF class at offset 0x4 is 0x1, must be 2 (64-bit)".to_owned()),
+            (
+                error(&with(18, &[183])),
+                "ELF machine at offset 0x12 is 0xb7, must be 0x3e (x86-64)".to_owned(),
+            ),
+            (
+                error(&with(32, &[0xff; 8])),
+                format!(
+                    "program header table of 3 entries at offset {:#x} reaches past the end ({end:#x} bytes)",
+                    u64::MAX
+                ),
+            ),
+            (
+                error(&with(64 + 8, &[0, 0, 1])),
+                format!("data of program header 0 at offset 0x10000 reaches past the end ({end:#x} bytes)"),
+            ),
+            (
+                error(&with(64 + 56 + 40, &[0; 8])),
+                "file size of program header 1 at offset 0x98 is 0xbb8, must be at most its memory size"
+                    .to_owned(),
+            ),
+            (
+                load(vec![(0x20_0000, 1 << 40, vec![])]),
+                "address of program header 0 at offset 0x58 is 0x200000, \
+                 must be such that the segment ends within 1 GiB of VIRT_BASE"
+                    .to_owned(),
+            ),
+            (
+                load(vec![(0x2000, 0x10, vec![]), (0x1000, 0x1001, vec![])]),
+                "program header 0 wants memory from 0x2000, inside that of program header 1".to_owned(),
+            ),
+            (load(vec![]), "no segment to load".to_owned()),
+            (load(vec![(0x1000, 0, vec![])]), "no segment to load".to_owned()),
+            (
+                error(&linux().without(8).bytes()),
+                "no Xen note LOADER: not a kernel for Xen PV domains".to_owned(),
+            ),
+            (
+                error(&linux().without(1).bytes()),
+                "no Xen note ENTRY: not a kernel for Xen PV domains".to_owned(),
+            ),
+            (
+                error(&linux().without(3).bytes()),
+                "no Xen note VIRT_BASE: not a kernel for Xen PV domains".to_owned(),
+            ),
+        ] {
+            assert_eq!(got, format!("Kernel: {want}"));
+        }
+        for (n, value, want) in [
+            (8, &b"grub\0"[..], "LOADER at offset 0x"),
+            (5, b"xen-4.0\0", "XEN_VERSION at offset 0x"),
+            (1, &BASE.to_le_bytes(), "ENTRY at offset 0x"),
+            (1, &[1, 2, 3], "\"3 bytes long\", must be 4 or 8 bytes long"),
+            (2, &(BASE + 0x20_0001).to_le_bytes(), "HYPERCALL_PAGE at offset 0x"),
+            (2, &(BASE + 0x1000).to_le_bytes(), "must be a page inside the kernel"),
+            (3, &(BASE + 1).to_le_bytes(), "VIRT_BASE at offset 0x"),
+            (15, &(BASE + 0x1000).to_le_bytes(), "INIT_P2M at offset 0x"),
+            (10, b"pae|!auto_translated_physmap\0", "is \"auto_translated_physmap\", must be without"),
+        ] {
+            let got = note(n, value);
+            assert!(got.contains(want), "{got}");
+        }
+    }
+
+    #[test]
+    fn a_bzimage_says_what_and_where() {
+        let kernel = linux().bytes();
+        let bz = |offset: usize, bytes: &[u8]| {
+            let mut file = bzimage(&kernel);
+            file[offset..offset + bytes.len()].copy_from_slice(bytes);
+            error(&file)
+        };
+        assert_eq!(
+            bz(0x206, &[7, 2]),
+            "Kernel: bzImage boot protocol at offset 0x206 is 0x207, must be 0x208 or newer"
+        );
+        assert!(
+            bz(0x24c, &[0xff; 4])
+                .contains("payload of 0xffffffff bytes at offset 0x664 reaches past the end")
+        );
+        assert!(bz(0x248, &[0xff; 4]).contains("at offset 0x1000005ff reaches past the end"));
+        for (magic, name) in
+            [(&b"BZh9"[..], "bzip2"), (b"\x5d\0\0", "lzma"), (b"\x89LZO", "lzo"), (b"abcd", "61 62 63 64")]
+        {
+            let got = bz(1636, magic);
+            assert!(got.contains("offset 0x664") && got.contains(name), "{got}");
+        }
+    }
 }

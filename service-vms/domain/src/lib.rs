@@ -4,6 +4,15 @@
 //! to Xen, through the [`Hypervisor`] trait. The rules are those of Xen's public headers (`xen.h` 'Start-of-day
 //! memory layout', `elfnote.h`).
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        reason = "a wrong number fails the test"
+    )
+)]
 
 pub mod build;
 pub mod image;
@@ -16,6 +25,8 @@ mod unpack;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod synth;
 #[cfg(test)]
 mod tests;
@@ -25,6 +36,8 @@ pub use build::{
 };
 pub use image::{ImageError, Kernel};
 pub use layout::{Layout, LayoutError, P2m};
+#[cfg(feature = "xen")]
+pub use real::RealError;
 
 /// Bytes in a page.
 pub const PAGE: u64 = 4096;

@@ -1,6 +1,7 @@
 //! Domains built on the fake, read as their kernel would.
 
 use crate::fake::{Fake, FakeError, SHARED_INFO};
+use crate::start_info::StartInfo;
 use crate::synth::{self, BASE, linux, noise};
 use crate::{Built, EXTRA_CMDLINE, Error, Kernel, Layout, LayoutError, Limits, Spec, build};
 use ennead_xen::{DomId, GrantRef, Mfn, Port, Sid};
@@ -155,6 +156,18 @@ fn the_hardware_domain_has_no_console_union() {
     assert_eq!(fake.number(info + 56), built.store.unwrap().0.0);
     let refused = Case { hardware_domain: true, ..case() }.build(&Fake::default());
     assert!(matches!(refused, Err(Error::Console(_))));
+}
+
+#[test]
+fn the_union_stays_zero_even_when_asked_otherwise() {
+    let bytes = linux().bytes();
+    let layout = Layout::new(&Kernel::parse(&bytes, 0).unwrap(), 0, 32, false, true).unwrap();
+    let ring = Some((Mfn(0x1234), Port(5)));
+    let mut info =
+        StartInfo { shared_info: Mfn(1), hardware_domain: true, store: None, console: ring, cmdline: "" };
+    assert_eq!(info.page(&layout)[72..88], [0; 16]);
+    info.hardware_domain = false;
+    assert_eq!(info.page(&layout)[72..88], [0x34, 0x12, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]

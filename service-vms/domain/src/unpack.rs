@@ -1,5 +1,10 @@
 //! From a bzImage to the ELF image inside (Linux `Documentation/x86/boot.rst`: the setup header).
 
+#![cfg_attr(
+    not(all(feature = "gzip", feature = "xz", feature = "zstd")),
+    allow(dead_code, reason = "some of it only serves the decoders left out")
+)]
+
 use std::borrow::Cow;
 use std::io;
 
@@ -33,7 +38,7 @@ pub(crate) fn unpack(file: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, ImageEr
     // Linux ends every payload with the size of what is in it; four times the file for those who do not.
     let said = number(payload, payload.len().saturating_sub(4), 4);
     let bound = limit.min(usize::try_from(said).unwrap_or(usize::MAX).max(file.len().saturating_mul(4)));
-    let at = Place { offset, limit: bound };
+    let at = Place { offset, limit: bound, window: limit };
     match payload {
         [0x7f, b'E', b'L', b'F', ..] => Ok(Cow::Borrowed(payload)),
         [0x02, 0x21, 0x4c, 0x18, blocks @ ..] => at.lz4(blocks),
@@ -50,11 +55,13 @@ pub(crate) fn unpack(file: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, ImageEr
     }
 }
 
-/// Where the payload is and how much it may become.
+/// Where the payload is, how much it may become, and what a decoder's own window may be (xz and zstd name sizes that
+/// have nothing to do with what is in the file), both in bytes.
 #[derive(Clone, Copy)]
 struct Place {
     offset: u64,
     limit: usize,
+    window: usize,
 }
 
 type Unpacked = Result<Cow<'static, [u8]>, ImageError>;
@@ -126,7 +133,7 @@ impl Place {
 
     #[cfg(feature = "zstd")]
     fn zstd(self, payload: &[u8]) -> Unpacked {
-        let window = u64::try_from(self.limit).unwrap_or(u64::MAX);
+        let window = u64::try_from(self.window).unwrap_or(u64::MAX);
         let mut decoder = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(payload, window)
             .map_err(|e| self.damaged("zstd", e))?;
         self.drain("zstd", |out| io::Read::read(&mut decoder, out))
@@ -135,7 +142,7 @@ impl Place {
     #[cfg(feature = "xz")]
     fn xz(self, mut payload: &[u8]) -> Unpacked {
         use xz4rust::{XzDecoder, XzNextBlockResult::EndOfStream, XzNextBlockResult::NeedMoreData};
-        let mut decoder = XzDecoder::in_heap_with_alloc_dict_size(0, self.limit);
+        let mut decoder = XzDecoder::in_heap_with_alloc_dict_size(0, self.window);
         let mut over = false;
         self.drain("xz", |out| {
             while !over {

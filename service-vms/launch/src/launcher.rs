@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use ennead_channel::FIRST_GREF;
-use ennead_domain::{Peer, Spec};
-use ennead_manifest::{BootPlan, Kind, Permission, Vm, context};
-use ennead_runtime::boot::{Answer, Params, TalksTo};
+use ennead_domain::{Limits, Spec};
+use ennead_manifest::{Device, Kind, Permission, Plan, Vm, context};
+use ennead_runtime::Params;
+use ennead_runtime::boot::{ClientVm, HealthPort, ServerVm, kernel_options};
 use ennead_xen::{Control, DomId, DomainState, EventChannels, GrantRef, Port};
 
 use crate::store::{Refused, Store};
@@ -29,6 +30,14 @@ pub enum Error {
         /// Why.
         source: ennead_domain::Error,
     },
+    /// A name in the plan is none.
+    #[error("Cannot tell {domid} who it is")]
+    Name {
+        /// Its domid.
+        domid: DomId,
+        /// Why.
+        source: ennead_runtime::boot::Error,
+    },
     /// Xen refused something.
     #[error("Cannot start {domid}")]
     Xen {
@@ -51,6 +60,35 @@ pub enum Error {
         /// Its domid.
         domid: DomId,
     },
+}
+
+/// The kernel's command line for `vm`, all but the health port, which exists only once its domain does.
+///
+/// # Errors
+/// When a name of the plan cannot stand on a command line.
+pub fn command_line(plan: &Plan, vm: &Vm) -> Result<String, ennead_runtime::boot::Error> {
+    let mut params = Params::new(vm.name.parse()?);
+    for client in vm.answers.iter().filter_map(|name| plan.vm(name)) {
+        params.answers.push(ClientVm { name: client.name.parse()?, domid: DomId(client.domid) });
+    }
+    for server in vm.talks_to.iter().filter_map(|channel| plan.vm(&channel.peer)) {
+        let index = server.client_index(&vm.name).and_then(|i| u32::try_from(i).ok()).unwrap_or_default();
+        let gref = GrantRef(FIRST_GREF.saturating_add(index));
+        params.talks_to.push(ServerVm { name: server.name.parse()?, domid: DomId(server.domid), gref });
+    }
+    let mut words = vec![kernel_options(vm.kind == Kind::Pciback).to_owned()];
+    if vm.grant(Permission::BuildVms).is_some() {
+        // Linux otherwise limits privcmd to a VM's own target (XSA-482); what it may do is FLASK's to say.
+        words.push("xen_privcmd.unrestricted".into());
+    }
+    if vm.devices.contains(&Device::All) {
+        // 4 MiB of bounce buffers instead of 64 (in slabs of 2 KiB).
+        words.push("swiotlb=2048".into());
+    }
+    words.push(vm.kernel_options.clone());
+    words.push(params.to_string());
+    words.retain(|word| !word.is_empty());
+    Ok(words.join(" "))
 }
 
 /// Builds VMs of one boot plan.
@@ -86,7 +124,6 @@ impl Launcher<'_> {
     pub fn start(&self, vm: &Vm) -> Result<Started, Error> {
         let domid = DomId(vm.domid);
         let xen = |source| Error::Xen { domid, source };
-        let boot = self.store.boot_plan();
         let kernel = self.store.image(&vm.kernel_image())?;
         let mut ramdisk = vec![self.store.image(&vm.ramdisk_image())?];
         if vm.kind == Kind::Builder {
@@ -105,15 +142,16 @@ impl Launcher<'_> {
             vcpus: vm.vcpus,
             kernel: &kernel,
             ramdisk: &parts,
-            cmdline: &command_line(boot, vm),
+            cmdline: &command_line(&self.store.boot_plan().plan, vm).map_err(|e| Error::Name { domid, source: e })?,
             hardware_domain: vm.kind == Kind::Pciback,
-            iommu: needs_iommu(vm),
-            console: None::<Peer>,
+            iommu: !vm.devices.is_empty(),
+            console: None,
             xenstore: None,
+            limits: Limits::default(),
             prepare: &mut |domid| {
                 let port = self.events.bind_unbound(domid)?;
                 health = Some(port);
-                Ok(format!("ennead.health={}:{}", self.me.0, port.0))
+                Ok(HealthPort { domid: self.me, port }.to_string())
             },
         };
         let built =

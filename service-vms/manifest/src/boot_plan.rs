@@ -67,7 +67,7 @@ impl BootPlan {
         let plan: Self = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let line = 1 + text.bytes().take(start).filter(|b| *b == b'\n').count();
-            BootPlanError::Syntax { line, message: rules::printable(error.message()) }
+            BootPlanError::Syntax { line, message: short(&rules::printable(error.message())) }
         })?;
         plan.validate()?;
         Ok(plan)
@@ -169,7 +169,7 @@ impl Vm {
 }
 
 fn ensure(good: bool, wrong: impl FnOnce() -> String) -> Result<(), BootPlanError> {
-    if good { Ok(()) } else { Err(BootPlanError::Invalid(wrong())) }
+    if good { Ok(()) } else { Err(BootPlanError::Invalid(short(&wrong()))) }
 }
 
 fn name(what: &str, text: &str) -> Result<(), BootPlanError> {
@@ -178,4 +178,14 @@ fn name(what: &str, text: &str) -> Result<(), BootPlanError> {
 
 fn hash(of: &str, text: &str) -> Result<(), BootPlanError> {
     ensure(rules::is_sha256(text), || format!("{text:?}, the hash of {of}, is no SHA-256 in lower-case hex"))
+}
+
+/// The beginning of a message that quotes the plan: it goes to the host's console.
+fn short(message: &str) -> String {
+    const CHARACTERS: usize = 240;
+    let mut text: String = message.chars().take(CHARACTERS).collect();
+    if text.len() < message.len() {
+        text += "...";
+    }
+    text
 }

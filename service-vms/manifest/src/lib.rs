@@ -17,6 +17,8 @@ mod raw;
 #[cfg(feature = "check")]
 mod report;
 mod rules;
+#[cfg(feature = "check")]
+mod table;
 
 pub use boot_plan::{BootPlanError, MAX_BOOT_PLAN_LENGTH};
 #[cfg(feature = "check")]

@@ -2,28 +2,13 @@
 //!
 //! Walks the parsed TOML by hand and not with serde, which stops at the first mistake.
 
-use std::ops::RangeInclusive;
-
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::plan::{Device, DeviceClass, Iommu, Kind, Permission, RestartPolicy};
-use crate::report::{Errors, Span, closest, code, list, suggest};
+use crate::report::{Errors, Span, closest, code, suggest};
 use crate::rules::{MAX_DOMID, MAX_MEMORY_MIB, MAX_VCPUS, is_pci_address};
-
-/// A value and its place.
-#[derive(Debug, Clone)]
-pub(crate) struct At<T> {
-    pub(crate) value: T,
-    pub(crate) span: Span,
-}
-
-/// `key = "reason"`; no reason if it was no string, which is then already reported.
-#[derive(Debug)]
-pub(crate) struct Reasoned<T> {
-    pub(crate) key: At<T>,
-    pub(crate) reason: Option<At<String>>,
-}
+use crate::table::{At, Key, Reasoned, Section, Value, string};
 
 /// The file. What is missing or has the wrong type is `None` and already reported.
 #[derive(Debug, Default)]
@@ -58,7 +43,8 @@ pub(crate) struct RawVm {
     pub(crate) vcpus: Option<At<u32>>,
     pub(crate) kernel_options: Option<At<String>>,
     pub(crate) devices: Vec<At<Device>>,
-    pub(crate) devices_key: Option<Span>,
+    /// `devices` is not there or empty; `devices` itself is also empty if nothing in it could be read.
+    pub(crate) has_no_devices: bool,
     pub(crate) talks_to: Vec<Reasoned<String>>,
     pub(crate) answers: Vec<At<String>>,
     pub(crate) may: Vec<Reasoned<Permission>>,
@@ -109,9 +95,6 @@ impl RawVm {
     }
 }
 
-/// A key and a value it could have, for the help.
-struct Key(&'static str, &'static str);
-
 const TOP: &[Key] = &[
     Key("host", "{ ... }"),
     Key("kernel", "{ ... }"),
@@ -135,7 +118,7 @@ const VM: &[Key] = &[
     Key("program", "\"netback\""),
     Key("memory-mib", "32"),
     Key("vcpus", "1"),
-    Key("kernel-options", "\"quiet\""),
+    Key("kernel-options", "\"swiotlb=512\""),
     Key("devices", "[\"network\"]"),
     Key("answers", "[\"builder\"]"),
     Key("after", "[\"pciback\"]"),
@@ -156,12 +139,8 @@ const MAX_SYNTAX_ERRORS: usize = 10;
 /// Reads the file; `None` if it is no TOML.
 pub(crate) fn read(text: &str, errors: &mut Errors<'_>) -> Option<Raw> {
     let (document, wrong) = DeTable::parse_recoverable(text);
-    for error in wrong.iter().take(MAX_SYNTAX_ERRORS) {
-        let span = error.span().unwrap_or(0..0).into();
-        let help = "correct the TOML here; the other checks come after that (https://toml.io)";
-        errors.at(span, format!("This is not TOML: {}", crate::rules::printable(error.message())), help);
-    }
     if !wrong.is_empty() {
+        report_syntax(&wrong, text, errors);
         return None;
     }
     let top = Section { title: String::new(), span: Span { start: 0, end: 0 }, table: document.get_ref() };
@@ -202,6 +181,30 @@ pub(crate) fn read(text: &str, errors: &mut Errors<'_>) -> Option<Raw> {
             })
             .collect(),
     })
+}
+
+fn report_syntax(wrong: &[toml::de::Error], text: &str, errors: &mut Errors<'_>) {
+    let mut in_repeated_section = false;
+    for error in wrong.iter().take(MAX_SYNTAX_ERRORS) {
+        let span: Span = error.span().unwrap_or(0..0).into();
+        let word = text.get(span.start..span.end).unwrap_or("");
+        let line = text.get(..span.start).and_then(|before| before.rsplit('\n').next()).unwrap_or("");
+        let is_header = line.trim_start().starts_with('[');
+        if error.message() != "duplicate key" {
+            let help = "correct the TOML here (strings stand in quotes); the other checks come after that";
+            errors.at(span, format!("This is not TOML: {}", crate::rules::printable(error.message())), help);
+        } else if is_header {
+            in_repeated_section = true;
+            let help = "make one section of the two, or give one another name";
+            errors.at(span, format!("The section {} is here a second time", code(word)), help);
+        } else if !in_repeated_section {
+            errors.at(
+                span,
+                format!("The key {} is here a second time", code(word)),
+                "take one of the two out",
+            );
+        }
+    }
 }
 
 fn host(section: &Section<'_>, errors: &mut Errors<'_>) -> RawHost {
@@ -270,7 +273,10 @@ fn vm(name: At<String>, section: &Section<'_>, errors: &mut Errors<'_>) -> RawVm
         vcpus: section.number("vcpus", VM, 1..=MAX_VCPUS, false, errors),
         kernel_options: section.take("kernel-options", VM, errors, string),
         devices: section.take("devices", VM, errors, |v, e| v.array(e, device)).unwrap_or_default(),
-        devices_key: section.table.get_key_value("devices").map(|(key, _)| key.span().into()),
+        has_no_devices: section.table.get("devices").is_none_or(|value| match value.get_ref() {
+            DeValue::Array(items) => items.is_empty(),
+            _ => false,
+        }),
         answers: section.take("answers", VM, errors, |v, e| v.array(e, string)).unwrap_or_default(),
         after: section.take("after", VM, errors, |v, e| v.array(e, string)).unwrap_or_default(),
         unread_built_by: built_by_bootstrapper.is_none() && section.table.contains_key("built-by"),
@@ -336,233 +342,4 @@ fn device(value: &Value<'_>, errors: &mut Errors<'_>) -> Option<At<Device>> {
         }
     };
     Some(At { value: device, span: text.span })
-}
-
-fn string(value: &Value<'_>, errors: &mut Errors<'_>) -> Option<At<String>> {
-    match value.at.get_ref() {
-        DeValue::String(text) => Some(At { value: text.to_string(), span: value.at.span().into() }),
-        _ => value.wrong_type("a string", errors),
-    }
-}
-
-/// A value and the key it belongs to.
-struct Value<'a> {
-    name: &'a str,
-    example: &'static str,
-    at: &'a Spanned<DeValue<'a>>,
-}
-
-impl Value<'_> {
-    fn wrong_type<T>(&self, expected: &str, errors: &mut Errors<'_>) -> Option<T> {
-        let kind = self.at.get_ref().type_str();
-        let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
-        errors.at(
-            self.at.span().into(),
-            format!("{} is {article} {kind}, not {expected}", code(self.name)),
-            format!("write for example `{} = {}`", crate::rules::printable(self.name), self.example),
-        );
-        None
-    }
-
-    fn word<T: Copy>(
-        &self,
-        what: &str,
-        all: &[T],
-        name: impl Fn(T) -> &'static str,
-        errors: &mut Errors<'_>,
-    ) -> Option<At<T>> {
-        let text = string(self, errors)?;
-        let found = all.iter().copied().find(|value| name(*value) == text.value);
-        if found.is_none() {
-            let words: Vec<&str> = all.iter().map(|value| name(*value)).collect();
-            let help = suggest(&text.value, what, words);
-            errors.at(text.span, format!("Unknown {what} {}", code(&text.value)), help);
-        }
-        Some(At { value: found?, span: text.span })
-    }
-
-    fn array<T>(
-        &self,
-        errors: &mut Errors<'_>,
-        read: impl Fn(&Value<'_>, &mut Errors<'_>) -> Option<At<T>>,
-    ) -> Option<Vec<At<T>>> {
-        let DeValue::Array(items) = self.at.get_ref() else { return self.wrong_type("an array", errors) };
-        let Self { name, example, .. } = *self;
-        Some(items.iter().filter_map(|at| read(&Value { name, example, at }, errors)).collect())
-    }
-}
-
-/// A table of the file.
-struct Section<'a> {
-    title: String,
-    /// Place of its name, or of the whole inline table.
-    span: Span,
-    table: &'a DeTable<'a>,
-}
-
-type Entry<'a> = (&'a Spanned<toml::de::DeString<'a>>, &'a Spanned<DeValue<'a>>);
-
-impl<'a> Section<'a> {
-    fn in_order(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
-        let mut entries: Vec<_> = self.table.iter().collect();
-        entries.sort_by_key(|(key, _)| key.span().start);
-        entries.into_iter()
-    }
-
-    fn unknown(&self, keys: &'static [Key]) -> impl Iterator<Item = Entry<'a>> + use<'a> {
-        self.in_order().filter(|(key, _)| !keys.iter().any(|known| known.0 == key.get_ref()))
-    }
-
-    fn report_unknown(&self, keys: &'static [Key], errors: &mut Errors<'_>) {
-        for (key, _) in self.unknown(keys) {
-            let help = closest(key.get_ref(), keys.iter().map(|key| key.0)).map_or_else(
-                || format!("the keys of `[{}]` are {}", self.title, list(keys.iter().map(|key| key.0))),
-                |word| format!("did you mean `{word}`?"),
-            );
-            let message = format!("Unknown key {} in `[{}]`", code(key.get_ref()), self.title);
-            errors.at(key.span().into(), message, help);
-        }
-    }
-
-    fn value(&self, key: &'static str, keys: &'static [Key]) -> Option<Value<'a>> {
-        let example = keys.iter().find(|known| known.0 == key).map_or("...", |known| known.1);
-        Some(Value { name: key, example, at: self.table.get(key)? })
-    }
-
-    /// The value of an optional key.
-    fn take<T>(
-        &self,
-        key: &'static str,
-        keys: &'static [Key],
-        errors: &mut Errors<'_>,
-        read: impl FnOnce(&Value<'_>, &mut Errors<'_>) -> Option<T>,
-    ) -> Option<T> {
-        read(&self.value(key, keys)?, errors)
-    }
-
-    /// The value of a key that must be there.
-    fn need<T>(
-        &self,
-        key: &'static str,
-        keys: &'static [Key],
-        errors: &mut Errors<'_>,
-        read: impl FnOnce(&Value<'_>, &mut Errors<'_>) -> Option<T>,
-    ) -> Option<T> {
-        let value = self.value(key, keys);
-        if value.is_none() {
-            let example = keys.iter().find(|known| known.0 == key).map_or("...", |known| known.1);
-            errors.at(
-                self.span,
-                format!("`[{}]` has no `{key}`", self.title),
-                format!("add it, for example `{key} = {example}`"),
-            );
-        }
-        read(&value?, errors)
-    }
-
-    fn number(
-        &self,
-        key: &'static str,
-        keys: &'static [Key],
-        range: RangeInclusive<u32>,
-        needed: bool,
-        errors: &mut Errors<'_>,
-    ) -> Option<At<u32>> {
-        let read = |value: &Value<'_>, errors: &mut Errors<'_>| {
-            let DeValue::Integer(number) = value.at.get_ref() else {
-                return value.wrong_type("an integer", errors);
-            };
-            let span = value.at.span().into();
-            let found = i64::from_str_radix(number.as_str(), number.radix())
-                .ok()
-                .and_then(|number| u32::try_from(number).ok())
-                .filter(|number| range.contains(number));
-            if found.is_none() {
-                errors.at(
-                    span,
-                    format!("`{key}` of `[{}]` is {}", self.title, number.as_str()),
-                    format!("write a number from {} to {}", range.start(), range.end()),
-                );
-            }
-            Some(At { value: found?, span })
-        };
-        if needed { self.need(key, keys, errors, read) } else { self.take(key, keys, errors, read) }
-    }
-
-    /// The sub-table `key`, if it is there and a table.
-    fn table(&self, key: &'static str, errors: &mut Errors<'_>) -> Option<Section<'a>> {
-        let (name, value) = self.table.get_key_value(key)?;
-        let title = if self.title.is_empty() { key.to_owned() } else { format!("{}.{key}", self.title) };
-        Section::new(&title, name.span().into(), value, errors)
-    }
-
-    fn new(
-        title: &str,
-        span: Span,
-        value: &'a Spanned<DeValue<'a>>,
-        errors: &mut Errors<'_>,
-    ) -> Option<Self> {
-        let title = crate::rules::printable(title);
-        let DeValue::Table(table) = value.get_ref() else {
-            let kind = value.get_ref().type_str();
-            errors.at(
-                span,
-                format!("`{title}` is of type {kind}, not a section"),
-                format!("write `[{title}]`, and what belongs to it below"),
-            );
-            return None;
-        };
-        Some(Self { title, span, table })
-    }
-
-    fn section(
-        &self,
-        key: &'static str,
-        keys: &'static [Key],
-        errors: &mut Errors<'_>,
-    ) -> Option<Section<'a>> {
-        let section = self.table(key, errors)?;
-        section.report_unknown(keys, errors);
-        Some(section)
-    }
-
-    /// The sections `[key.NAME]`.
-    fn named(
-        &self,
-        key: &'static str,
-        keys: &'static [Key],
-        errors: &mut Errors<'_>,
-    ) -> Vec<(At<String>, Section<'a>)> {
-        let Some(all) = self.table(key, errors) else { return Vec::new() };
-        let mut named = Vec::new();
-        for (name, value) in all.in_order() {
-            let span = name.span().into();
-            let Some(section) = Section::new(&format!("{key}.{}", name.get_ref()), span, value, errors)
-            else {
-                continue;
-            };
-            section.report_unknown(keys, errors);
-            named.push((At { value: name.get_ref().to_string(), span }, section));
-        }
-        named
-    }
-
-    /// A sub-table of `key = "reason"`.
-    fn reasons<T>(
-        &self,
-        key: &'static str,
-        read: impl Fn(&Spanned<toml::de::DeString<'_>>, &mut Errors<'_>) -> Option<T>,
-        errors: &mut Errors<'_>,
-    ) -> Vec<Reasoned<T>> {
-        let Some(section) = self.table(key, errors) else { return Vec::new() };
-        let mut found = Vec::new();
-        for (key, at) in section.in_order() {
-            let value = Value { name: key.get_ref(), example: "\"why it needs it\"", at };
-            let reason = string(&value, errors);
-            if let Some(word) = read(key, errors) {
-                found.push(Reasoned { key: At { value: word, span: key.span().into() }, reason });
-            }
-        }
-        found
-    }
 }

@@ -170,6 +170,9 @@ impl<'s> Errors<'s> {
 
 /// `text` in backquotes, short and without control characters.
 pub(crate) fn code(text: &str) -> String {
+    if text.is_empty() {
+        return "`\"\"`".to_owned();
+    }
     let shown: String = text.chars().take(60).collect();
     let more = if shown.len() < text.len() { "..." } else { "" };
     format!("`{}{more}`", printable(&shown))
@@ -177,11 +180,15 @@ pub(crate) fn code(text: &str) -> String {
 
 /// "`a`, `b` and `c`".
 pub(crate) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    join(words, "and")
+}
+
+fn join<'a>(words: impl IntoIterator<Item = &'a str>, last_word: &str) -> String {
     let words: Vec<String> = words.into_iter().map(code).collect();
     match words.as_slice() {
         [] => "none".to_owned(),
         [one] => one.clone(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+        [first @ .., last] => format!("{} {last_word} {last}", first.join(", ")),
     }
 }
 
@@ -200,19 +207,14 @@ pub(crate) fn closest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) 
 }
 
 /// "did you mean `x`?", or all the words there are.
-pub(crate) fn suggest<'a>(
-    text: &str,
-    what: &str,
-    words: impl IntoIterator<Item = &'a str> + Clone,
-) -> String {
-    closest(text, words.clone()).map_or_else(
-        || {
-            let mut words = words.into_iter().peekable();
-            if words.peek().is_none() {
-                return format!("there is no {what} yet: add one, or take this out");
-            }
-            format!("a {what} is one of {}", list(words))
-        },
-        |word| format!("did you mean {}?", code(word)),
-    )
+pub(crate) fn suggest<'a>(text: &str, what: &str, words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<&str> = words.into_iter().collect();
+    if let Some(word) = closest(text, words.iter().copied()) {
+        return format!("did you mean {}?", code(word));
+    }
+    match words.as_slice() {
+        [] => format!("there is no {what} yet: add one, or take this out"),
+        [one] => format!("the only {what} is {}", code(one)),
+        _ => format!("write {}", join(words, "or")),
+    }
 }

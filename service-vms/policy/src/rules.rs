@@ -159,7 +159,7 @@ impl Maker {
             types.insert(label);
         }
         self.domain_types.extend(types.iter().filter(|t| **t != channel).cloned());
-        self.other_types.insert(channel);
+        self.other_types.insert(channel.clone());
         self.names.push((vm.name.clone(), types));
 
         self.allow(&run, &me, "grant", &["setup", "query"], &origin);
@@ -170,6 +170,9 @@ impl Maker {
             &["adjust", "physmap", "map_read", "map_write", "stat", "pinpage", "updatemp", "mmuext_op"],
             &origin,
         );
+        // Linux makes a port to itself for a XenStore of its own, if it is given none.
+        self.allow(&run, &channel, "event", &["create", "send", "status"], &origin);
+        self.allow(&channel, &me, "event", &["bind"], &origin);
         // Linux prints them at boot and goes on without.
         self.refuse_silently(
             &run,
@@ -193,6 +196,13 @@ impl Maker {
             let origin = Origin { line: vm.line, reason: "Xen builds domain 0 at power-on".into() };
             self.allow("xenboot_t", &run, "domain", &["create"], &origin);
             self.allow("xenboot_t", &channel_type(vm.kind), "event", &["create"], &origin);
+            let origin = Origin { line: vm.line, reason: "domain 0's kernel asks for the machine's memory map, or does not boot".into() };
+            self.allow(&run, "xen_t", "mmu", &["memorymap"], &origin);
+            let origin = Origin { line: vm.line, reason: "domain 0's kernel makes its own bounce buffers contiguous".into() };
+            self.allow(&run, &me, "mmu", &["exchange"], &origin);
+            // Early quirks of Linux: disk geometry, and two PCI functions that AMD machines have. Xen keeps the time.
+            self.refuse_silently(&run, "xen_t", "xen", &["firmware", "settime", "getcpuinfo", "readconsole"], &origin);
+            self.refuse_silently(&run, "device_t", "resource", &["use_iommu"], &origin);
         }
     }
 
@@ -327,7 +337,10 @@ impl Maker {
             );
             self.allow(&run, resource, "hvm", &["bind_irq"], origin);
         }
-        self.allow(&run, "xen_t", "xen", &["firmware"], origin);
+        // ACPI tables on UEFI; the IO-APICs, without which no interrupt is routed.
+        self.allow(&run, "xen_t", "xen", &["firmware", "readapic"], origin);
+        // Xen keeps the time.
+        self.refuse_silently(&run, "xen_t", "xen", &["settime", "getcpuinfo", "readconsole"], origin);
     }
 }
 

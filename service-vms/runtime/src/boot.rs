@@ -13,10 +13,19 @@ use std::str::FromStr;
 
 use ennead_xen::{DomId, GrantRef, Port};
 
-/// Options of the kernel that the runtime relies on: they go onto the command line of every service VM.
-/// The first two send the kernel's lines to Xen's console, `quiet` leaves only those that matter (and ours, which have
-/// level 2), and without the last Linux drops all but 10 lines in 5 seconds.
-pub const KERNEL_OPTIONS: &str = "earlyprintk=xen keep_bootcon quiet printk.devkmsg=on";
+/// Options of the kernel that the runtime relies on, for the command line of every service VM.
+///
+/// Seen on Xen 4.17 with Linux 6.1: `quiet` leaves only the kernel's lines that matter, and ours, which have level 2; without
+/// `printk.devkmsg=on` Linux drops all but 10 lines in 5 seconds. A VM with start-info flag `SIF_INITDOMAIN` (bootstrapper,
+/// pciback) has hvc0 on Xen's console by itself; any other gets there with the early console, and keeps it. Both at once
+/// would print each line twice.
+pub const fn kernel_options(initial_domain: bool) -> &'static str {
+    if initial_domain {
+        "quiet printk.devkmsg=on"
+    } else {
+        "quiet earlyprintk=xen keep_bootcon printk.devkmsg=on"
+    }
+}
 
 /// Longest command line that is read, bytes. (Linux's limit on x86 is 2048.)
 const MAX_COMMAND_LINE: usize = 4096;
@@ -69,6 +78,13 @@ pub struct HealthPort {
     pub port: Port,
 }
 
+/// As it stands on the command line: who builds a VM adds it last, when the port exists.
+impl fmt::Display for HealthPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ennead.health={}:{}", self.domid.0, self.port.0)
+    }
+}
+
 /// A VM that this one answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientVm {
@@ -109,7 +125,9 @@ pub enum Error {
     #[error("Kernel command line has no ennead.vm=NAME: who builds this VM must say who it is")]
     NoName,
     /// A key that does not exist.
-    #[error("Kernel command line has ennead.{key}, which this VM does not know: keys are vm, health, answers, talks-to")]
+    #[error(
+        "Kernel command line has ennead.{key}, which this VM does not know: keys are vm, health, answers, talks-to"
+    )]
     UnknownKey {
         /// What follows `ennead.`.
         key: String,
@@ -158,8 +176,8 @@ impl Params {
 impl fmt::Display for Params {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ennead.vm={}", self.vm)?;
-        if let Some(HealthPort { domid, port }) = self.health {
-            write!(f, " ennead.health={}:{}", domid.0, port.0)?;
+        if let Some(health) = self.health {
+            write!(f, " {health}")?;
         }
         for (n, ClientVm { name, domid }) in self.answers.iter().enumerate() {
             let before = if n == 0 { " ennead.answers=" } else { "," };
@@ -187,9 +205,17 @@ impl FromStr for Params {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             match key {
                 "vm" => once("vm", &mut vm, value.parse()?)?,
-                "health" => once("health", &mut health, health_port(value).ok_or_else(wrong("health", value, HEALTH))?)?,
+                "health" => once(
+                    "health",
+                    &mut health,
+                    health_port(value).ok_or_else(wrong("health", value, HEALTH))?,
+                )?,
                 "answers" => {
-                    once("answers", &mut answers, list(value, client_vm).ok_or_else(wrong("answers", value, ANSWERS))?)?;
+                    once(
+                        "answers",
+                        &mut answers,
+                        list(value, client_vm).ok_or_else(wrong("answers", value, ANSWERS))?,
+                    )?;
                 }
                 "talks-to" => {
                     let servers = list(value, server_vm).ok_or_else(wrong("talks-to", value, TALKS_TO))?;
@@ -261,8 +287,11 @@ mod tests {
         let name = || "[a-z0-9-]{1,32}".prop_map(VmName);
         let domid = || (0..DOMID_FIRST_RESERVED).prop_map(DomId);
         let client = (name(), domid()).prop_map(|(name, domid)| ClientVm { name, domid });
-        let server = (name(), domid(), any::<u32>())
-            .prop_map(|(name, domid, gref)| ServerVm { name, domid, gref: GrantRef(gref) });
+        let server = (name(), domid(), any::<u32>()).prop_map(|(name, domid, gref)| ServerVm {
+            name,
+            domid,
+            gref: GrantRef(gref),
+        });
         let health = (domid(), 1..=u32::MAX).prop_map(|(domid, port)| HealthPort { domid, port: Port(port) });
         (
             name(),
@@ -278,7 +307,7 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read(params in params()) {
-            let line = format!("{KERNEL_OPTIONS} {params} root=/dev/ram0\n");
+            let line = format!("{} {params} root=/dev/ram0\n", kernel_options(false));
             prop_assert_eq!(line.parse(), Ok(params));
         }
 
@@ -298,7 +327,10 @@ mod tests {
         assert_eq!(params.vm.as_str(), "pciback");
         assert_eq!(params.health, Some(HealthPort { domid: DomId(1), port: Port(17) }));
         assert_eq!(params.client("toolstack").map(|vm| vm.domid), Some(DomId(9)));
-        assert_eq!(params.server("xenstore-state").map(|vm| (vm.domid, vm.gref)), Some((DomId(4), GrantRef(8))));
+        assert_eq!(
+            params.server("xenstore-state").map(|vm| (vm.domid, vm.gref)),
+            Some((DomId(4), GrantRef(8)))
+        );
         assert_eq!(params.server("builder"), None);
     }
 
@@ -327,7 +359,10 @@ mod tests {
             ("talks-to", "a:1:4294967296"),
         ] {
             let wrong = error(&format!("ennead.vm=a ennead.{key}={value}"));
-            assert!(matches!(&wrong, Error::Value { key: k, value: v, .. } if *k == key && v == value), "{wrong}");
+            assert!(
+                matches!(&wrong, Error::Value { key: k, value: v, .. } if *k == key && v == value),
+                "{wrong}"
+            );
         }
         let many = vec!["a:1"; MAX_PEERS + 1].join(",");
         assert!(matches!(error(&format!("ennead.vm=a ennead.answers={many}")), Error::Value { .. }));

@@ -133,7 +133,9 @@ pub enum Error {
         source: io::Error,
     },
     /// Landlock.
-    #[error("Landlock refused the rules: does the kernel have CONFIG_SECURITY_LANDLOCK and `landlock` in CONFIG_LSM?")]
+    #[error(
+        "Landlock refused the rules: does the kernel have CONFIG_SECURITY_LANDLOCK and `landlock` in CONFIG_LSM?"
+    )]
     Landlock(#[source] RulesetError),
     /// Landlock did less than what was asked.
     #[error("Landlock enforces only a part of the rules ({0:?}): is the kernel older than 5.19?")]
@@ -217,7 +219,10 @@ impl Sandbox {
     }
 
     fn drop_capabilities(&self) -> Result<(), Error> {
-        let wrong = |source: rustix::io::Errno| Error::Privileges { action: "drop capabilities", source: source.into() };
+        let wrong = |source: rustix::io::Errno| Error::Privileges {
+            action: "drop capabilities",
+            source: source.into(),
+        };
         let keep = self.capabilities.unwrap_or(CapabilitySet::empty());
         // The bounding set first: to shrink it takes CAP_SETPCAP.
         for capability in (0..u64::BITS).map(|n| CapabilitySet::from_bits_retain(1 << n)) {
@@ -250,7 +255,8 @@ impl Sandbox {
             .and_then(Ruleset::create)
             .map_err(Error::Landlock)?;
         let devices = self.devices.iter().filter(|path| path.exists());
-        let all = self.read.iter().map(|path| (path, read)).chain(self.write.iter().map(|path| (path, write)));
+        let all =
+            self.read.iter().map(|path| (path, read)).chain(self.write.iter().map(|path| (path, write)));
         for (path, access) in all.chain(devices.map(|path| (path, write))) {
             let file = PathFd::new(path).map_err(|source| Error::Path { path: path.clone(), source })?;
             // Rights of directories are not for files.

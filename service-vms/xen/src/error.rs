@@ -23,10 +23,13 @@ pub struct Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A domctl or sysctl, whose interface version Xen checks.
-    #[cfg_attr(not(feature = "control"), expect(dead_code, reason = "only `Control` makes such calls"))]
-    Versioned,
-    /// Any other hypercall, also one that a Linux driver made for us.
-    Hypercall,
+    #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "only `Control` makes such calls"))]
+    Domctl,
+    /// Any other call through `/dev/xen/privcmd`.
+    #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "only `Control` makes such calls"))]
+    Privcmd,
+    /// A hypercall that one of Linux's other drivers made for us.
+    Driver,
     /// Opening a device.
     Open,
     /// Linux or our own checks: nothing reached Xen.
@@ -36,24 +39,24 @@ pub(crate) enum Kind {
 impl Kind {
     const fn verb(self) -> &'static str {
         match self {
-            Self::Versioned | Self::Hypercall => "Xen refused",
+            Self::Domctl | Self::Privcmd | Self::Driver => "Xen refused",
             Self::Open | Self::Local => "Cannot",
         }
     }
 
-    // FLASK's access vector cache answers EACCES (xen/xsm/flask/avc.c), its hooks for unknown objects and Xen's own
-    // checks EPERM. EACCES is also Xen's answer to a wrong domctl version (xen/common/domctl.c).
+    // FLASK's access vector cache answers EACCES (xen/xsm/flask/avc.c); its hooks for unknown objects, Xen's own
+    // checks and Linux's restricted privcmd EPERM. EACCES is also Xen's answer to a wrong domctl version.
     const fn hint(self, errno: Option<i32>) -> Option<&'static str> {
         match (self, errno) {
-            (Self::Versioned, Some(libc::EACCES)) => Some(
-                "FLASK denied it: see the AVC line on Xen's console; if there is none, the interface version \
-                 differs: built for Xen 4.17 (0x15)",
+            (Self::Domctl, Some(libc::EACCES)) => Some(
+                "FLASK denied it: see the AVC line on Xen's console; if there is none, interface version: built for \
+                 Xen 4.17 (0x15)",
             ),
-            (Self::Versioned, Some(libc::EPERM)) => Some(
-                "FLASK denied it: see the AVC line on Xen's console; if there is none, this kernel lacks \
+            (Self::Domctl | Self::Privcmd, Some(libc::EPERM)) => Some(
+                "FLASK denied it: see the AVC line on Xen's console; if there is none, the kernel may lack \
                  xen_privcmd.unrestricted",
             ),
-            (Self::Hypercall, Some(libc::EACCES | libc::EPERM)) => {
+            (Self::Privcmd | Self::Driver, Some(libc::EACCES)) | (Self::Driver, Some(libc::EPERM)) => {
                 Some("FLASK denied it: see the AVC line on Xen's console")
             }
             (Self::Open, Some(libc::ENOENT | libc::ENODEV)) => {
@@ -84,13 +87,14 @@ impl Error {
     /// A refusal by Xen, for code that stands in for it in tests.
     #[must_use]
     pub const fn refused(op: &'static str, domid: Option<DomId>, cause: io::Error) -> Self {
-        Self { kind: Kind::Hypercall, op, domid, cause }
+        Self { kind: Kind::Driver, op, domid, cause }
     }
 
     pub(crate) const fn new(kind: Kind, op: &'static str, domid: Option<DomId>, cause: io::Error) -> Self {
         Self { kind, op, domid, cause }
     }
 
+    #[cfg(feature = "control")]
     pub(crate) fn local(op: &'static str, domid: Option<DomId>, errno: i32) -> Self {
         Self::new(Kind::Local, op, domid, io::Error::from_raw_os_error(errno))
     }
@@ -131,7 +135,7 @@ mod tests {
 
     #[test]
     fn says_what_for_whom_and_why() {
-        let e = error(Kind::Versioned, "createdomain", Some(DomId(3)), libc::EINVAL);
+        let e = error(Kind::Domctl, "createdomain", Some(DomId(3)), libc::EINVAL);
         assert_eq!(e.to_string(), "Xen refused createdomain for d3: Invalid argument (os error 22)");
         assert_eq!((e.errno(), e.op(), e.domid()), (Some(libc::EINVAL), "createdomain", Some(DomId(3))));
         assert!(e.hint().is_none());
@@ -140,9 +144,12 @@ mod tests {
 
     #[test]
     fn a_denial_names_flask() {
-        let e = error(Kind::Versioned, "createdomain", Some(DomId(3)), libc::EPERM);
+        let e = error(Kind::Domctl, "createdomain", Some(DomId(3)), libc::EPERM);
         let text = e.to_string();
-        assert!(text.starts_with("Xen refused createdomain for d3: Operation not permitted (os error 1)"), "{text}");
+        assert!(
+            text.starts_with("Xen refused createdomain for d3: Operation not permitted (os error 1)"),
+            "{text}"
+        );
         assert!(text.contains("FLASK denied it: see the AVC line on Xen's console"), "{text}");
         let e = Error::refused("bind_interdomain", None, io::Error::from_raw_os_error(libc::EACCES));
         assert_eq!(e.hint(), Some("FLASK denied it: see the AVC line on Xen's console"));
@@ -150,7 +157,7 @@ mod tests {
 
     #[test]
     fn eacces_of_a_domctl_may_be_the_version() {
-        let e = error(Kind::Versioned, "pausedomain", Some(DomId(3)), libc::EACCES);
+        let e = error(Kind::Domctl, "pausedomain", Some(DomId(3)), libc::EACCES);
         assert!(e.to_string().contains("built for Xen 4.17 (0x15)"), "{e}");
         assert!(e.to_string().contains("AVC line"), "{e}");
     }

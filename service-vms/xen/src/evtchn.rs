@@ -40,17 +40,16 @@ impl EventChannels {
     /// # Errors
     /// What Xen says.
     pub fn bind_interdomain(&self, remote: DomId, remote_port: Port) -> Result<Port> {
-        let mut request = sys::EvtchnBindInterdomain {
-            remote_domain: u32::from(remote.0),
-            remote_port: remote_port.0,
-        };
+        let mut request =
+            sys::EvtchnBindInterdomain { remote_domain: u32::from(remote.0), remote_port: remote_port.0 };
         self.request("bind_interdomain", Some(remote), &mut request).map(Port)
     }
 
     /// A new port for one of Xen's own interrupts, on vCPU 0 (`EVTCHNOP_bind_virq`).
     ///
     /// # Errors
-    /// `EEXIST` if the domain has it bound already; what else Xen says.
+    /// `EEXIST` if the domain has it bound already (Linux's own hvc0 binds [`Virq::Console`] in the initial domain); what
+    /// else Xen says.
     pub fn bind_virq(&self, virq: Virq) -> Result<Port> {
         self.request("bind_virq", None, &mut sys::EvtchnBindVirq { virq: virq.number() }).map(Port)
     }
@@ -106,7 +105,9 @@ impl EventChannels {
         match (&self.file).read(&mut port) {
             Ok(n) if n == port.len() => {}
             Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return Ok(None),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Ok(None);
+            }
             Err(e) => return Err(e),
         }
         (&self.file).write_all(&port)?;
@@ -114,7 +115,7 @@ impl EventChannels {
     }
 
     fn request<T: Request>(&self, op: &'static str, domid: Option<DomId>, request: &mut T) -> Result<u32> {
-        ioctl::request(&self.file, request).map_err(|e| Error::new(Kind::Hypercall, op, domid, e))
+        ioctl::request(&self.file, request).map_err(|e| Error::new(Kind::Driver, op, domid, e))
     }
 }
 

@@ -29,7 +29,7 @@ impl GrantedPage {
     /// `/dev/xen/gntalloc` is missing, or its limit of pages (module parameter `limit`, 1024) is reached (`ENOSPC`).
     pub fn new(peer: DomId) -> Result<Self> {
         let file = ioctl::open("open /dev/xen/gntalloc", 0)?;
-        let error = |e| Error::new(Kind::Hypercall, "grant_page", Some(peer), e);
+        let error = |e| Error::new(Kind::Driver, "grant_page", Some(peer), e);
         let mut request = sys::GntallocAllocGref {
             domid: peer.0,
             flags: sys::GNTALLOC_FLAG_WRITABLE,
@@ -72,7 +72,7 @@ impl MappedPage {
     /// failed).
     pub fn map(peer: DomId, gref: GrantRef) -> Result<Self> {
         let file = ioctl::open("open /dev/xen/gntdev", 0)?;
-        let error = |e| Error::new(Kind::Hypercall, "map_grant_ref", Some(peer), e);
+        let error = |e| Error::new(Kind::Driver, "map_grant_ref", Some(peer), e);
         let grant = sys::GntdevGrantRef { domid: u32::from(peer.0), gref: gref.0 };
         let mut request = sys::GntdevMapGrantRef { count: 1, refs: [grant], ..Default::default() };
         ioctl::request(&file, &mut request).map_err(error)?;
@@ -139,7 +139,10 @@ mod tests {
         page.store(PAGE_SIZE, 1);
         page.store(3, 1);
         page.write(PAGE_SIZE - 1, &[7, 7]);
-        assert_eq!((page.load(0), page.load(4), page.load(PAGE_SIZE - 4), page.load(PAGE_SIZE)), (0, 0, 1, 0));
+        assert_eq!(
+            (page.load(0), page.load(4), page.load(PAGE_SIZE - 4), page.load(PAGE_SIZE)),
+            (0, 0, 1, 0)
+        );
         page.read(PAGE_SIZE - 3, &mut out);
         assert_eq!(out, [0; 4]);
     }

@@ -25,7 +25,8 @@ unsafe impl Send for Mapping {}
 impl Mapping {
     /// Maps `len` bytes of a device at `offset`, shared, for reading and writing.
     pub(crate) fn device(fd: BorrowedFd<'_>, len: usize, offset: u64) -> io::Result<Self> {
-        let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+        let offset =
+            libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
         Self::map(fd.as_raw_fd(), libc::MAP_SHARED, len, offset)
     }
 
@@ -51,6 +52,7 @@ impl Mapping {
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))
     }
 
+    #[cfg(feature = "control")]
     pub(crate) const fn len(&self) -> usize {
         self.len
     }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::plan::{Kind, RestartPolicy};
-use crate::raw::{At, Raw, RawVm};
+use crate::raw::{Raw, RawVm};
 use crate::report::{Errors, Span, code};
 use crate::rules::MAX_DOMID;
+use crate::table::At;
 
 pub(super) fn check(raw: &Raw, errors: &mut Errors<'_>) {
     exactly_one(raw, errors);
@@ -68,16 +69,13 @@ fn domids_are_unique(raw: &Raw, errors: &mut Errors<'_>) {
             } else {
                 "give each its own".to_owned()
             };
-            errors.between(
-                at.span,
-                (*first, format!("`{first_key}` of {}", code(&owner.name.value))),
-                format!(
-                    "Domid {domid} is taken twice: by {} and by {}",
-                    code(&owner.name.value),
-                    code(&vm.name.value)
-                ),
-                help,
-            );
+            let (one, other) = (code(&owner.name.value), code(&vm.name.value));
+            let message = if first_key == &key || one != other {
+                format!("Domid {domid} is taken twice: by {one} and by {other}")
+            } else {
+                format!("Both domids of {one} are {domid}")
+            };
+            errors.between(at.span, (*first, format!("`{first_key}` of {}", one)), message, help);
         }
     }
 }

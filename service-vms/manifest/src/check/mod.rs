@@ -11,8 +11,9 @@ mod text;
 use std::collections::BTreeMap;
 
 use crate::plan::{BootGuest, Channel, Grant, Host, Plan, Restart, Tenant, Vm};
-use crate::raw::{self, At, Raw, RawVm, Reasoned};
+use crate::raw::{self, Raw, RawVm};
 use crate::report::{Errors, Report, Span};
+use crate::table::{At, Reasoned};
 
 /// Bytes that a manifest may at most have.
 pub const MAX_MANIFEST_LENGTH: usize = 128 * 1024;
@@ -63,7 +64,7 @@ impl<'r> Vms<'r> {
         self.by_name.get(name).and_then(|index| self.all.get(*index))
     }
 
-    fn names(&self) -> impl Iterator<Item = &'r str> + Clone + use<'r> {
+    fn names(&self) -> impl Iterator<Item = &'r str> + use<'r> {
         self.all.iter().map(|vm| vm.name.value.as_str())
     }
 }

@@ -59,10 +59,15 @@ fn pair(vm: &RawVm, peer: &RawVm, span: crate::report::Span, errors: &mut Errors
         let message = format!("The bootstrapper {name} starts after {earlier}");
         errors.at(span, message, "take it out of `after`: the bootstrapper is always the first");
     } else if stage(vm) < stage(peer) {
+        let mut help =
+            format!("take it out of `after`, or write `built-by = \"bootstrapper\"` for {earlier}");
+        if !vm.is(Kind::Builder) && !vm.is(Kind::Pciback) {
+            help += &format!(" or `built-by = \"builder\"` for {name}");
+        }
         errors.at(
             span,
             format!("{name} is built by the bootstrapper, but starts after {earlier}, which the builder builds later"),
-            format!("take it out of `after`, or write `built-by = \"bootstrapper\"` for {earlier} or `built-by = \"builder\"` for {name}"),
+            help,
         );
     }
     if vm.autostart() && !peer.autostart() {
@@ -78,39 +83,34 @@ fn pair(vm: &RawVm, peer: &RawVm, span: crate::report::Span, errors: &mut Errors
 fn sort(vms: &Vms<'_>, before: &[Vec<usize>], errors: &mut Errors<'_>) -> Vec<usize> {
     let count = before.len();
     let mut next: Vec<Vec<usize>> = vec![Vec::new(); count];
-    let mut waits: Vec<usize> = before.iter().map(Vec::len).collect();
     for (index, all) in before.iter().enumerate() {
         for earlier in all {
             next[*earlier].push(index);
         }
     }
+    // How many of those before it are still to be placed.
+    let mut waits: Vec<usize> = before.iter().map(Vec::len).collect();
+    let mut placed = vec![false; count];
     let key = |index: usize| Reverse((vms.all.get(index).map_or(0, stage), index));
     let mut ready: BinaryHeap<_> = (0..count).filter(|index| waits[*index] == 0).map(key).collect();
-    let mut placed = vec![false; count];
     let mut order = Vec::with_capacity(count);
     loop {
-        while let Some(Reverse((_, index))) = ready.pop() {
-            placed[index] = true;
-            order.push(index);
-            for later in &next[index] {
-                waits[*later] -= 1;
-                if waits[*later] == 0 && !placed[*later] {
-                    ready.push(key(*later));
-                }
+        let now = if let Some(Reverse((_, index))) = ready.pop() {
+            vec![index]
+        } else if let Some(cycle) = cycle(before, &placed) {
+            report_cycle(vms, &cycle, errors);
+            cycle // placed as if it were none, to find the others
+        } else {
+            return order;
+        };
+        now.iter().for_each(|index| placed[*index] = true);
+        for later in now.iter().flat_map(|index| &next[*index]) {
+            waits[*later] -= 1;
+            if waits[*later] == 0 && !placed[*later] {
+                ready.push(key(*later));
             }
         }
-        let Some(cycle) = cycle(before, &placed) else { return order };
-        report_cycle(vms, &cycle, errors);
-        // Go on as if it were not there, to find the others.
-        for index in cycle {
-            placed[index] = true;
-            for later in &next[index] {
-                waits[*later] = waits[*later].saturating_sub(1);
-                if waits[*later] == 0 && !placed[*later] {
-                    ready.push(key(*later));
-                }
-            }
-        }
+        order.extend(now);
     }
 }
 

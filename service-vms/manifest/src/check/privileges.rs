@@ -38,7 +38,11 @@ fn needed(kind: Kind) -> &'static [Permission] {
 }
 
 pub(super) fn check(raw: &Raw, errors: &mut Errors<'_>) {
-    let lent = raw.vms.iter().find(|vm| vm.devices.iter().any(|device| device.value != Device::All));
+    let lent = raw
+        .vms
+        .iter()
+        .filter(|vm| !vm.is(Kind::Pciback))
+        .find(|vm| vm.devices.iter().any(|device| device.value != Device::All));
     for vm in &raw.vms {
         let Some(kind) = vm.kind.as_ref().map(|at| at.value) else { continue };
         for grant in &vm.may {

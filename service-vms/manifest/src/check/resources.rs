@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::plan::{Device, DeviceClass, Kind};
-use crate::raw::{At, Raw, RawVm};
+use crate::raw::{Raw, RawVm};
 use crate::report::{Errors, Span, code, suggest};
 use crate::rules::XEN_MEMORY_MIB;
+use crate::table::At;
 
 pub(super) fn check(raw: &Raw, errors: &mut Errors<'_>) {
     for vm in &raw.vms {
@@ -56,12 +57,11 @@ fn devices_fit(vm: &RawVm, errors: &mut Errors<'_>) {
             format!("{name} has the device `{}`, which a VM of kind `{kind}` may not have", device.value);
         errors.at(device.span, message, help);
     }
-    // Devices that could not be read are already reported.
-    if own.is_some() && vm.devices_key.is_none() {
+    if own.is_some() && vm.has_no_devices {
         errors.at(
             vm.name.span,
-            format!("{name} has no device, but a VM of kind `{kind}` is there for nothing else"),
-            format!("add `devices = [\"{}\"]`", own.map_or_else(String::new, |device| device.to_string())),
+            format!("{name} has no devices, which a VM of kind `{kind}` needs"),
+            format!("write `devices = [\"{}\"]`", own.map_or_else(String::new, |device| device.to_string())),
         );
     }
 }

@@ -1,12 +1,19 @@
 //! Names, reasons and options: text that ends up in file names, logs, generated policy and command lines.
 
 use crate::plan::{Iommu, Kind};
-use crate::raw::{At, Raw, Reasoned};
-use crate::report::{Errors, code};
+use crate::raw::{Raw, RawVm};
+use crate::report::{Errors, Span, code};
 use crate::rules::{is_name, is_unprintable};
+use crate::table::{At, Reasoned};
 
-/// Bytes of options that one VM, or Xen, may at most have; command lines of PV domains end at 1024 (public/xen.h).
+/// Bytes of options that one VM, or Xen, may at most have.
 const MAX_OPTIONS: usize = 512;
+
+/// Bytes of a PV domain's command line with its final NUL (`MAX_GUEST_CMDLINE` in Xen's public/xen.h).
+const COMMAND_LINE: usize = 1024;
+
+/// VMs that the runtime takes in `answers` and in `talks-to`.
+const MAX_PEERS: usize = 32;
 
 pub(super) fn check(raw: &Raw, errors: &mut Errors<'_>) {
     if let Some(host) = &raw.host {
@@ -32,6 +39,7 @@ pub(super) fn check(raw: &Raw, errors: &mut Errors<'_>) {
         if let Some(options) = &vm.kernel_options {
             self::options(options, "kernel-options", vm.kind.as_ref().map(|kind| kind.value), errors);
         }
+        command_line(vm, errors);
         reasons(&vm.talks_to, |peer| format!("The channel to {}", code(peer)), errors);
         reasons(&vm.may, |permission| format!("The permission `{permission}`"), errors);
     }
@@ -60,11 +68,42 @@ fn path(path: Option<&At<String>>, errors: &mut Errors<'_>) {
     }
 }
 
+/// Xen's own options are made of it (`com1=115200,8n1`), so it is one serial port and no list.
 fn xen_console(console: &At<String>, errors: &mut Errors<'_>) {
-    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b',';
-    if console.value.is_empty() || !console.value.bytes().all(good) {
-        let message = format!("{} is no console of Xen's", code(&console.value));
-        errors.at(console.span, message, "write for example `com1`, `com2`, `vga` or `com1,vga`");
+    if !matches!(console.value.as_str(), "com1" | "com2") {
+        let message = format!("{} is no serial port of Xen's", code(&console.value));
+        errors.at(console.span, message, "write `com1` or `com2`");
+    }
+}
+
+/// What a VM is told about its channels (crate `ennead-runtime`, boot.rs) and its options must fit into its command line.
+fn command_line(vm: &RawVm, errors: &mut Errors<'_>) {
+    // The runtime's kernel options, `ennead.vm=NAME`, `ennead.health=DOMID:PORT` and the names of the lists.
+    const FIXED: usize = 192;
+    const DOMID: usize = ":32751,".len();
+    const DOMID_AND_GREF: usize = ":32751:4294967295,".len();
+    for (key, count) in [("answers", vm.answers.len()), ("talks-to", vm.talks_to.len())] {
+        if count > MAX_PEERS {
+            errors.at(
+                vm.name.span,
+                format!("`{key}` of {} names {count} VMs", code(&vm.name.value)),
+                format!("name at most {MAX_PEERS}, and divide the work between more VMs"),
+            );
+        }
+    }
+    let options = vm.kernel_options.as_ref().map_or(0, |options| options.value.len());
+    let clients: usize = vm.answers.iter().map(|client| client.value.len() + DOMID).sum();
+    let servers: usize = vm.talks_to.iter().map(|peer| peer.key.value.len() + DOMID_AND_GREF).sum();
+    let length = FIXED + options + clients + servers;
+    if length >= COMMAND_LINE {
+        errors.at(
+            vm.name.span,
+            format!(
+                "The command line of {} could be {length} bytes long, but must be below {COMMAND_LINE}",
+                code(&vm.name.value)
+            ),
+            "shorten its `kernel-options`, let it have fewer channels, or give its peers shorter names",
+        );
     }
 }
 
@@ -81,7 +120,7 @@ fn reason(reason: &At<String>, what: &str, errors: &mut Errors<'_>) {
         errors.at(
             reason.span,
             format!("{what} has no reason"),
-            "say in a few words what it is for: the reason stands in the policy and in the logs",
+            "say in a few words why: the reason stands in the policy and in the logs",
         );
     }
     if let Some(c) = reason.value.chars().find(|c| is_unprintable(*c)) {
@@ -119,7 +158,7 @@ const KERNEL_RESERVED: &[Reserved] = &[
         "take it out: a service VM runs from the ramdisk of its `program`",
     ),
     Reserved(
-        &["console"],
+        &["console", "earlyprintk", "keep-bootcon", "printk.*"],
         "take it out: the console follows from `write-host-console` under `[vm.NAME.may]`",
     ),
     Reserved(
@@ -142,14 +181,24 @@ const PCI_RESERVED: Reserved = Reserved(
     "take it out: the bootstrapper has always `pci=off`, and whether another VM sees PCI follows from `devices`",
 );
 
+/// Place of a part of a string in the file; that of the whole string if it is not written there as it is.
+fn within(at: &At<String>, start: usize, length: usize) -> Span {
+    if at.span.end - at.span.start == at.value.len() + 2 {
+        let start = at.span.start + 1 + start;
+        Span { start, end: start + length }
+    } else {
+        at.span
+    }
+}
+
 /// Options of Xen (`kind` is `None` and `key` is `xen-options`) or of a VM's kernel.
 fn options(options: &At<String>, key: &str, kind: Option<Kind>, errors: &mut Errors<'_>) {
     let (text, span) = (options.value.as_str(), options.span);
     // What GRUB's shell gives a meaning (GRUB manual, 'Quoting'), and the back quote.
     let bad = |c: &char| !matches!(c, ' '..='~') || "\"'`\\$;|&<>{}#".contains(*c);
-    if let Some(c) = text.chars().find(bad) {
+    if let Some((at, c)) = text.char_indices().find(|(_, c)| bad(c)) {
         errors.at(
-            span,
+            within(options, at, c.len_utf8()),
             format!("`{key}` contains `{}`", c.escape_default()),
             "write printable ASCII in one line, without quotes and ``\\ $ ; | & < > { } #``: it goes into GRUB's configuration",
         );
@@ -159,7 +208,10 @@ fn options(options: &At<String>, key: &str, kind: Option<Kind>, errors: &mut Err
         errors.at(span, message, format!("write at most {MAX_OPTIONS}: command lines are short"));
     }
     let xen = key == "xen-options";
-    for word in text.split_ascii_whitespace() {
+    let mut next = 0;
+    for word in text.split(' ') {
+        let span = within(options, next, word.len());
+        next += word.len() + 1;
         if word == "--" {
             let help = "take it out: what follows it is no option any more, but goes to another program";
             errors.at(span, format!("`{key}` contains `--`"), help);

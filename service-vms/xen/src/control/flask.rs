@@ -7,6 +7,10 @@ use crate::{DomId, Sid};
 use std::io;
 use xenctrl_sys as xc;
 
+/// The room for a context: a page.
+const CONTEXT_MAX: u32 = 4096;
+const _: () = assert!(CONTEXT_MAX as usize == PAGE_SIZE);
+
 impl Control {
     /// The number of a context such as `system_u:system_r:domU_t` (`FLASK_CONTEXT_TO_SID`).
     ///
@@ -18,19 +22,20 @@ impl Control {
         if context.is_empty() || context.len() >= PAGE_SIZE || context.contains('\0') {
             return Err(invalid(OP, None));
         }
-        let (_, op) = self.context_op(xc::FLASK_CONTEXT_TO_SID, Sid(0), context.as_bytes(), size).map_err(error(OP))?;
+        let op =
+            self.context_op(xc::FLASK_CONTEXT_TO_SID, Sid(0), context.as_bytes(), size).map_err(error(OP))?;
         // SAFETY: this operation's structure is the one that was sent, and every bit pattern of it is valid.
         Ok(Sid(unsafe { op.u.sid_context }.sid))
     }
 
-    /// The context behind a number (`FLASK_SID_TO_CONTEXT`).
+    /// The context behind a number (`FLASK_SID_TO_CONTEXT`); of a number that the policy does not know, the
+    /// unlabeled one.
     ///
     /// # Errors
     /// What Xen says.
     pub fn context_of(&self, sid: Sid) -> Result<String> {
         const OP: &str = "sid_to_context";
-        let size = u32::try_from(PAGE_SIZE).map_err(|_| invalid(OP, None))?;
-        self.context_op(xc::FLASK_SID_TO_CONTEXT, sid, &[], size).map_err(error(OP))?;
+        self.context_op(xc::FLASK_SID_TO_CONTEXT, sid, &[], CONTEXT_MAX).map_err(error(OP))?;
         let mut context = vec![0; PAGE_SIZE];
         self.privcmd.data(&mut context).map_err(error(OP))?;
         text(context).ok_or_else(|| Error::local(OP, None, libc::EILSEQ))
@@ -42,12 +47,11 @@ impl Control {
     /// What Xen says.
     pub fn relabel(&self, d: DomId, sid: Sid) -> Result<()> {
         let relabel = xc::xen_flask_relabel { domid: u32::from(d.0), sid: sid.0 };
-        let result = self.privcmd.flask(&[], |_| {
-            let mut op = operation(xc::FLASK_RELABEL_DOMAIN);
-            op.u.relabel = relabel;
-            op
-        });
-        result.map(drop).map_err(super::hypercall("relabel_domain", d))
+        let mut op = operation(xc::FLASK_RELABEL_DOMAIN);
+        op.u.relabel = relabel;
+        // SAFETY: this operation is its structure.
+        let result = unsafe { self.privcmd.flask(&[], |_| op) };
+        result.map(drop).map_err(super::privcmd("relabel_domain", d))
     }
 
     /// Whether FLASK enforces its policy rather than only report (`FLASK_GETENFORCE`).
@@ -55,17 +59,22 @@ impl Control {
     /// # Errors
     /// `ENOSYS` if Xen runs without FLASK; what else Xen says.
     pub fn flask_enforcing(&self) -> Result<bool> {
-        let result = self.privcmd.flask(&[], |_| operation(xc::FLASK_GETENFORCE)).map_err(error("getenforce"))?;
-        Ok(result.0 != 0)
+        // SAFETY: this operation is its structure.
+        let result = unsafe { self.privcmd.flask(&[], |_| operation(xc::FLASK_GETENFORCE)) };
+        Ok(result.map_err(error("getenforce"))?.0 != 0)
     }
 
-    fn context_op(&self, cmd: u32, sid: Sid, data: &[u8], size: u32) -> io::Result<(u32, xc::xen_flask_op)> {
-        self.privcmd.flask(data, |p| {
+    /// An operation with a context, of at most `size` bytes, in the data page.
+    fn context_op(&self, cmd: u32, sid: Sid, data: &[u8], size: u32) -> io::Result<xc::xen_flask_op> {
+        let size = size.min(CONTEXT_MAX);
+        let op = |p| {
             let mut op = operation(cmd);
             let context = xc::__guest_handle_char { p };
             op.u.sid_context = xc::xen_flask_sid_context { sid: sid.0, size, context };
             op
-        })
+        };
+        // SAFETY: the context is at the start of the data page and `size` is no more than that page's.
+        unsafe { self.privcmd.flask(data, op) }.map(|(_, op)| op)
     }
 }
 
@@ -74,7 +83,7 @@ fn operation(cmd: u32) -> xc::xen_flask_op {
 }
 
 fn error(op: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |e| Error::new(Kind::Hypercall, op, None, e)
+    move |e| Error::new(Kind::Privcmd, op, None, e)
 }
 
 /// What is before the first zero byte.

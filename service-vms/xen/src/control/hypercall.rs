@@ -2,7 +2,8 @@
 
 use crate::mapping::Mapping;
 use crate::page::PAGE_SIZE;
-use crate::{ioctl, sys};
+use crate::{DomId, Mfn, ioctl, sys};
+use std::ffi::c_char;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -37,25 +38,33 @@ impl Privcmd {
         self.device.as_fd()
     }
 
-    /// A domctl whose structure names no other memory.
-    pub(super) fn domctl(&self, op: xc::xen_domctl) -> io::Result<()> {
+    /// `XEN_DOMCTL_hypercall_init`, which libxenctrl keeps to libxenguest.
+    pub(super) fn hypercall_init(&self, d: DomId, mfn: Mfn) -> io::Result<()> {
+        let mut op = xc::xen_domctl {
+            cmd: xc::XEN_DOMCTL_hypercall_init,
+            interface_version: xc::XEN_DOMCTL_INTERFACE_VERSION,
+            domain: d.0,
+            ..Default::default()
+        };
+        op.u.hypercall_init = xc::xen_domctl_hypercall_init { gmfn: mfn.0 };
         self.place(op)?;
-        // SAFETY: the structure stands in the buffer, and the operations of this crate (hypercall_init) reach no
-        // memory of ours beyond it.
+        // SAFETY: the structure stands in the buffer, and this operation reaches no other memory of ours.
         unsafe { self.call(xc::__HYPERVISOR_domctl, [self.address(OPERATION), 0, 0]) }.map(drop)
     }
 
-    /// A FLASK operation; `data` is what its structure points to: give it the address that the closure receives.
-    pub(super) fn flask(
+    /// A FLASK operation; the closure gets the address of the data page, which starts with `data`.
+    ///
+    /// # Safety
+    /// The operation must reach no memory besides its structure and the data page, whose size is [`PAGE_SIZE`].
+    pub(super) unsafe fn flask(
         &self,
         data: &[u8],
-        op: impl FnOnce(*mut std::ffi::c_char) -> xc::xen_flask_op,
+        op: impl FnOnce(*mut c_char) -> xc::xen_flask_op,
     ) -> io::Result<(u32, xc::xen_flask_op)> {
         self.put_data(data)?;
         let address = self.buffer.start().as_ptr().wrapping_add(DATA).cast();
         let at = self.place(op(address))?;
-        // SAFETY: the structure stands in the buffer, and the context it points to in the data page, whose size
-        // `flask.rs` gives at most.
+        // SAFETY: the structure stands in the buffer; the caller vouches for what it points to.
         let result = unsafe { self.call(xc::__HYPERVISOR_xsm_op, [self.address(OPERATION), 0, 0]) }?;
         // SAFETY: `place` wrote a valid structure there; Xen changes only integers in it.
         Ok((result, unsafe { at.read() }))

@@ -1,6 +1,6 @@
 //! What there is: domains and the host.
 
-use super::{Control, versioned};
+use super::{Control, domctl};
 use crate::error::{Error, Kind, Result};
 use crate::{DomId, Mfn, Sid};
 use std::fmt;
@@ -198,7 +198,7 @@ impl Control {
             let count = self
                 .xc
                 .list(first, &mut chunk)
-                .map_err(|e| Error::new(Kind::Versioned, "getdomaininfolist", None, e))?;
+                .map_err(|e| Error::new(Kind::Domctl, "getdomaininfolist", None, e))?;
             let found = chunk.get(..count).unwrap_or(&chunk);
             all.extend(found.iter().map(DomainInfo::from));
             match found.last() {
@@ -214,8 +214,7 @@ impl Control {
     /// What Xen says.
     pub fn domain(&self, d: DomId) -> Result<Option<DomainInfo>> {
         let mut one = [xc::xc_domaininfo_t::default()];
-        let count =
-            self.xc.list(u32::from(d.0), &mut one).map_err(versioned("getdomaininfolist", d))?;
+        let count = self.xc.list(u32::from(d.0), &mut one).map_err(domctl("getdomaininfolist", d))?;
         // Xen answers with the next domain if there is no such.
         Ok(one.iter().take(count).find(|i| i.domain == d.0).map(DomainInfo::from))
     }
@@ -225,7 +224,7 @@ impl Control {
     /// # Errors
     /// What Xen says.
     pub fn host(&self) -> Result<HostInfo> {
-        let info = self.xc.physinfo().map_err(|e| Error::new(Kind::Versioned, "physinfo", None, e))?;
+        let info = self.xc.physinfo().map_err(|e| Error::new(Kind::Domctl, "physinfo", None, e))?;
         Ok(HostInfo::from(&info))
     }
 }

@@ -3,7 +3,7 @@
 use crate::{DomId, Mfn};
 use std::ffi::{c_char, c_int, c_ulong};
 use std::io;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use xenctrl_sys as xc;
 
 /// An open libxenctrl, which says nothing to anybody but its caller.
@@ -95,8 +95,10 @@ impl Libxc {
         let count = c_ulong::try_from(extents.len()).map_err(too_many)?;
         let first = extents.as_mut_ptr();
         // SAFETY: valid handle; libxenctrl reads and writes `count` numbers from `first` on, which is the slice.
-        check(unsafe { xc::xc_domain_populate_physmap_exact(self.raw(), u32::from(d.0), count, order, 0, first) })
-            .map(drop)
+        check(unsafe {
+            xc::xc_domain_populate_physmap_exact(self.raw(), u32::from(d.0), count, order, 0, first)
+        })
+        .map(drop)
     }
 
     pub(super) fn set_vcpu(
@@ -148,7 +150,7 @@ impl Libxc {
         let logger = (&raw const SILENT).cast_mut();
         let flags = xc::xc_open_flags::XC_OPENFLAG_DUMMY as u32;
         // SAFETY: as in `open`.
-        let handle = unsafe { xc::xc_interface_open(logger, ptr::null_mut(), flags) };
+        let handle = unsafe { xc::xc_interface_open(logger, std::ptr::null_mut(), flags) };
         Self { handle: NonNull::new(handle).unwrap() }
     }
 }

@@ -1,6 +1,6 @@
 //! A domain's life: created, run, shut down, destroyed.
 
-use super::{Control, ShutdownReason, hypercall, invalid, versioned};
+use super::{Control, ShutdownReason, domctl, invalid, privcmd};
 use crate::error::{Error, Result};
 use crate::{DomId, Sid};
 use std::io;
@@ -67,8 +67,6 @@ const GRANT_VERSION_2: u32 = 2;
 /// How long a destruction that Xen wants repeated is repeated.
 const DESTROY_PATIENCE: Duration = Duration::from_secs(60);
 const DESTROY_PAUSE: Duration = Duration::from_millis(1);
-/// Xen's number for 'call again' (xen/include/public/errno.h), which Linux has none for in user space.
-const ERESTART: i32 = 85;
 
 impl Control {
     /// Creates a paused PV domain without memory, with exactly the wanted number (`XEN_DOMCTL_createdomain`), and
@@ -80,13 +78,13 @@ impl Control {
     pub fn create_domain(&self, c: &CreateDomain) -> Result<()> {
         const OP: &str = "createdomain";
         let config = c.config().ok_or_else(|| invalid(OP, Some(c.domid)))?;
-        let given = self.xc.create(c.domid, config).map_err(versioned(OP, c.domid))?;
+        let given = self.xc.create(c.domid, config).map_err(domctl(OP, c.domid))?;
         let guard = self.guard(given);
         if given != c.domid {
             drop(guard);
             return Err(Error::local("create a domain with the wanted number", Some(c.domid), libc::EEXIST));
         }
-        self.xc.max_vcpus(c.domid, c.max_vcpus).map_err(versioned("max_vcpus", c.domid))?;
+        self.xc.max_vcpus(c.domid, c.max_vcpus).map_err(domctl("max_vcpus", c.domid))?;
         guard.keep();
         Ok(())
     }
@@ -98,7 +96,7 @@ impl Control {
     /// # Errors
     /// `ESRCH` if there is none; `EINVAL` for the caller's own domain; what else Xen says.
     pub fn destroy_domain(&self, d: DomId) -> Result<()> {
-        repeat(DESTROY_PATIENCE, || self.xc.destroy(d)).map_err(versioned("destroydomain", d))
+        repeat(DESTROY_PATIENCE, || self.xc.destroy(d)).map_err(domctl("destroydomain", d))
     }
 
     /// Stops a domain's vCPUs; pauses count (`XEN_DOMCTL_pausedomain`).
@@ -106,7 +104,7 @@ impl Control {
     /// # Errors
     /// What Xen says.
     pub fn pause(&self, d: DomId) -> Result<()> {
-        self.xc.pause(d).map_err(versioned("pausedomain", d))
+        self.xc.pause(d).map_err(domctl("pausedomain", d))
     }
 
     /// Takes one pause back (`XEN_DOMCTL_unpausedomain`). A new domain has one.
@@ -114,7 +112,7 @@ impl Control {
     /// # Errors
     /// What Xen says.
     pub fn unpause(&self, d: DomId) -> Result<()> {
-        self.xc.unpause(d).map_err(versioned("unpausedomain", d))
+        self.xc.unpause(d).map_err(domctl("unpausedomain", d))
     }
 
     /// Shuts a domain down as if it had done so itself; its kernel is not asked (`SCHEDOP_remote_shutdown`).
@@ -122,7 +120,7 @@ impl Control {
     /// # Errors
     /// What Xen says.
     pub fn remote_shutdown(&self, d: DomId, reason: ShutdownReason) -> Result<()> {
-        self.xc.shutdown(d, reason.code()).map_err(hypercall("remote_shutdown", d))
+        self.xc.shutdown(d, reason.code()).map_err(privcmd("remote_shutdown", d))
     }
 
     /// Destroys the domain when the result is dropped, unless [`DomainGuard::keep`] says otherwise.
@@ -161,7 +159,8 @@ fn repeat(patience: Duration, mut call: impl FnMut() -> io::Result<()>) -> io::R
     loop {
         match call() {
             Err(e)
-                if matches!(e.raw_os_error(), Some(libc::EAGAIN | ERESTART)) && start.elapsed() < patience =>
+                if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::ERESTART))
+                    && start.elapsed() < patience =>
             {
                 thread::sleep(DESTROY_PAUSE);
             }
@@ -180,7 +179,10 @@ mod tests {
         let config = c.config().unwrap();
         assert_eq!((config.ssidref, config.max_vcpus, config.grant_opts), (40, 2, 2));
         assert_eq!(config.flags, 0x20, "CDF_iommu, and neither HVM nor HAP");
-        assert_eq!((config.max_evtchn_port, config.max_grant_frames, config.max_maptrack_frames), (1023, 64, 1024));
+        assert_eq!(
+            (config.max_evtchn_port, config.max_grant_frames, config.max_maptrack_frames),
+            (1023, 64, 1024)
+        );
         assert_eq!((config.iommu_opts, config.arch.emulation_flags), (0, 0));
         assert_eq!(CreateDomain::new(DomId(7), Sid(40)).config().unwrap().flags, 0);
     }
@@ -197,7 +199,7 @@ mod tests {
     #[test]
     fn destruction_is_repeated_while_xen_asks_for_it() {
         let fail = |errno| Err(io::Error::from_raw_os_error(errno));
-        let mut answers = vec![Ok(()), fail(ERESTART), fail(libc::EAGAIN)];
+        let mut answers = vec![Ok(()), fail(libc::ERESTART), fail(libc::EAGAIN)];
         repeat(DESTROY_PATIENCE, || answers.pop().unwrap()).unwrap();
         assert!(answers.is_empty());
         let mut calls = 0;

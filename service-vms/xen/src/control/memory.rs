@@ -1,6 +1,6 @@
 //! A domain's memory: given, mapped, granted.
 
-use super::{Control, hypercall, invalid, versioned};
+use super::{Control, domctl, invalid, privcmd};
 use crate::error::{Error, Kind, Result};
 use crate::mapping::Mapping;
 use crate::page::PAGE_SIZE;
@@ -18,7 +18,7 @@ impl Control {
     /// # Errors
     /// What Xen says.
     pub fn set_max_mem_kib(&self, d: DomId, kib: u64) -> Result<()> {
-        self.xc.set_max_mem(d, kib).map_err(versioned("max_mem", d))
+        self.xc.set_max_mem(d, kib).map_err(domctl("max_mem", d))
     }
 
     /// Gives a domain memory: an extent of 2^`order` pages for each first pfn; the first machine frame of each
@@ -35,7 +35,7 @@ impl Control {
         }
         let mut extents = first_pfns.to_vec();
         if !extents.is_empty() {
-            self.xc.populate(d, order, &mut extents).map_err(hypercall(OP, d))?;
+            self.xc.populate(d, order, &mut extents).map_err(privcmd(OP, d))?;
         }
         Ok(extents.into_iter().map(Mfn).collect())
     }
@@ -64,11 +64,12 @@ impl Control {
         };
         // SAFETY: both arrays have `num` entries, and the address range is a mapping of our own that only changes
         // what it shows, before anybody has looked.
-        let result =
-            unsafe { ioctl::request_raw(self.privcmd.device(), sys::IOCTL_PRIVCMD_MMAPBATCH_V2, &mut request) };
+        let result = unsafe {
+            ioctl::request_raw(self.privcmd.device(), sys::IOCTL_PRIVCMD_MMAPBATCH_V2, &mut request)
+        };
         let page = errors.iter().find(|e| **e != 0).map(|e| io::Error::from_raw_os_error(e.saturating_abs()));
         match (page, result) {
-            (Some(e), _) | (None, Err(e)) => Err(Error::new(Kind::Versioned, "foreign mapping", Some(d), e)),
+            (Some(e), _) | (None, Err(e)) => Err(Error::new(Kind::Privcmd, "foreign mapping", Some(d), e)),
             (None, Ok(_)) => Ok(ForeignPages { mapping, domid: d }),
         }
     }
@@ -94,7 +95,7 @@ impl Control {
         };
         // SAFETY: the address range is a mapping of our own, one page as `num` says, that nobody has looked at.
         unsafe { ioctl::request_raw(self.privcmd.device(), sys::IOCTL_PRIVCMD_MMAP_RESOURCE, &mut request) }
-            .map_err(|e| Error::new(Kind::Versioned, OP, Some(d), e))?;
+            .map_err(|e| Error::new(Kind::Privcmd, OP, Some(d), e))?;
         Ok(GrantEntries { mapping, domid: d })
     }
 }

@@ -22,7 +22,6 @@ use crate::{DomId, Mfn, Port, Virq, ioctl};
 use hypercall::Privcmd;
 use libxc::Libxc;
 use std::io;
-use xenctrl_sys as xc;
 
 /// The control interfaces of Xen, through `/dev/xen/privcmd`.
 ///
@@ -50,14 +49,7 @@ impl Control {
     /// # Errors
     /// What Xen says.
     pub fn hypercall_page(&self, d: DomId, mfn: Mfn) -> Result<()> {
-        let mut op = xc::xen_domctl {
-            cmd: xc::XEN_DOMCTL_hypercall_init,
-            interface_version: xc::XEN_DOMCTL_INTERFACE_VERSION,
-            domain: d.0,
-            ..Default::default()
-        };
-        op.u.hypercall_init = xc::xen_domctl_hypercall_init { gmfn: mfn.0 };
-        self.privcmd.domctl(op).map_err(|e| Error::new(Kind::Versioned, "hypercall_init", Some(d), e))
+        self.privcmd.hypercall_init(d, mfn).map_err(domctl("hypercall_init", d))
     }
 
     /// Allocates, in the domain `d`, a port that `remote` may bind to (`EVTCHNOP_alloc_unbound` with `dom`).
@@ -66,7 +58,7 @@ impl Control {
     /// What Xen says; under FLASK also `EPERM` if `remote` does not exist.
     pub fn alloc_unbound_for(&self, d: DomId, remote: DomId) -> Result<Port> {
         let port = self.xc.evtchn_alloc_unbound(d, remote);
-        port.map(Port).map_err(|e| Error::new(Kind::Hypercall, "alloc_unbound", Some(d), e))
+        port.map(Port).map_err(privcmd("alloc_unbound", d))
     }
 
     /// Sends one of Xen's own interrupts to the domain `d` (`XEN_DOMCTL_set_virq_handler`). When that domain dies it
@@ -76,7 +68,7 @@ impl Control {
     /// What Xen says.
     pub fn set_virq_handler(&self, virq: Virq, d: DomId) -> Result<()> {
         let result = self.xc.set_virq_handler(d, virq.number());
-        result.map_err(|e| Error::new(Kind::Versioned, "set_virq_handler", Some(d), e))
+        result.map_err(domctl("set_virq_handler", d))
     }
 
     /// Takes what was typed on Xen's console, at most 4096 bytes (`CONSOLEIO_read`). Does not wait; see
@@ -85,7 +77,7 @@ impl Control {
     /// # Errors
     /// What Xen says.
     pub fn console_read(&self, buf: &mut [u8]) -> Result<usize> {
-        self.privcmd.console_read(buf).map_err(|e| Error::new(Kind::Hypercall, "console_io read", None, e))
+        self.privcmd.console_read(buf).map_err(|e| Error::new(Kind::Privcmd, "console_io read", None, e))
     }
 }
 
@@ -94,10 +86,10 @@ fn invalid(op: &'static str, d: Option<DomId>) -> Error {
     Error::local(op, d, libc::EINVAL)
 }
 
-fn versioned(op: &'static str, d: DomId) -> impl FnOnce(io::Error) -> Error {
-    move |e| Error::new(Kind::Versioned, op, Some(d), e)
+fn domctl(op: &'static str, d: DomId) -> impl FnOnce(io::Error) -> Error {
+    move |e| Error::new(Kind::Domctl, op, Some(d), e)
 }
 
-fn hypercall(op: &'static str, d: DomId) -> impl FnOnce(io::Error) -> Error {
-    move |e| Error::new(Kind::Hypercall, op, Some(d), e)
+fn privcmd(op: &'static str, d: DomId) -> impl FnOnce(io::Error) -> Error {
+    move |e| Error::new(Kind::Privcmd, op, Some(d), e)
 }

@@ -1,6 +1,6 @@
 //! The state in which a vCPU starts.
 
-use super::{Control, hypercall, invalid, versioned};
+use super::{Control, domctl, invalid, privcmd};
 use crate::error::Result;
 use crate::{DomId, Mfn};
 use xenctrl_sys as xc;
@@ -62,7 +62,7 @@ impl Control {
         let x64 = s.context().ok_or_else(|| invalid(OP, Some(d)))?;
         // The union is as large as its 64-bit member.
         let context = xc::vcpu_guest_context_any_t { x64 };
-        self.xc.set_vcpu(d, vcpu, context).map_err(versioned(OP, d))
+        self.xc.set_vcpu(d, vcpu, context).map_err(domctl(OP, d))
     }
 
     /// Makes a page of the domain a top-level page table, checked by Xen with all it refers to
@@ -71,7 +71,7 @@ impl Control {
     /// # Errors
     /// `EINVAL` if the tables are not valid ones for the domain: Xen's console says why.
     pub fn pin_l4(&self, d: DomId, mfn: Mfn) -> Result<()> {
-        self.xc.pin_l4(d, mfn).map_err(hypercall("mmuext_op pin_l4_table", d))
+        self.xc.pin_l4(d, mfn).map_err(privcmd("mmuext_op pin_l4_table", d))
     }
 }
 

@@ -1,0 +1,69 @@
+//! A VM that cannot start: the error names the VM and the cause, what was half-built is gone, and the host does not hang.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use ennead_manifest::{Kind, Vm};
+
+use super::{Report, Setup, refuse};
+use crate::host::Host;
+use crate::qemu::Settings;
+use crate::session::{PATIENCE, Session};
+
+pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
+    let host = setup.host()?;
+    // The kernel is signed and has the right hash, but it is none.
+    for kind in [Kind::Builder, Kind::Pciback] {
+        let vm = host.plan.vms_of_kind(kind).next().context("a VM is missing")?;
+        let damaged = BTreeMap::from([(vm.kernel_image(), b"This is no kernel. ".repeat(4096))]);
+        let first = first_with(&host, vm)?;
+        let changed = setup.host_with(&damaged)?;
+        let what = format!("a kernel of `{}` that is none", vm.name);
+        one(setup, &changed, &what, &format!("kernel-{}", vm.name), &first.name, report)?;
+    }
+    // A memory that the kernel does not fit into.
+    let changed = with_less_memory(setup, &host)?;
+    let builder = host.plan.vms_of_kind(Kind::Builder).next().context("a VM is missing")?;
+    one(setup, &changed, "too little memory for `builder`", "memory-builder", &builder.name, report)
+}
+
+/// The first VM that is built from the same kernel.
+fn first_with<'a>(host: &'a Host, vm: &Vm) -> Result<&'a Vm> {
+    let mut others = host.plan.vms.iter().filter(|other| other.kind != Kind::Bootstrapper && other.kernel == vm.kernel);
+    others.next().context("a VM is missing")
+}
+
+/// The same host, but Builder gets 4 MiB. (Its manifest lies beside the original, whose paths are relative.)
+fn with_less_memory(setup: &Setup, host: &Host) -> Result<Host> {
+    let text = crate::xen::read(&setup.build.manifest)?;
+    let builder = host.plan.vms_of_kind(Kind::Builder).next().context("a VM is missing")?;
+    let section = format!("[vm.{}]", builder.name);
+    let (before, after) = text.split_once(&section).with_context(|| format!("no {section} in the manifest"))?;
+    let memory = format!("memory-mib = {}", builder.memory_mib);
+    let after = after.replacen(&memory, "memory-mib = 4", 1);
+    let folder = setup.build.manifest.parent().context("the manifest has no folder")?;
+    let file = tempfile::Builder::new()
+        .prefix("little-")
+        .suffix(".toml")
+        .tempfile_in(folder)
+        .context("Cannot write a manifest beside the original")?;
+    crate::xen::write(file.path(), &format!("{before}{section}{after}"))?;
+    let build = crate::host::Options { manifest: file.path().to_path_buf(), ..setup.build.clone() };
+    crate::host::build(&setup.cache, setup.progress, &build)
+}
+
+fn one(setup: &Setup, host: &Host, what: &str, log: &str, vm: &str, report: &mut Report) -> Result<()> {
+    let (_folder, settings) = setup.changed_machine(host, &format!("fault-{log}"))?;
+    report.say(&format!("\n{what}:\n"));
+    report.check(&format!("{what}: VM and cause are named, and the host stops"), failed(&settings, vm, report.show));
+    Ok(())
+}
+
+fn failed(settings: &Settings, vm: &str, show: bool) -> Result<String> {
+    let mut session = Session::start(settings, show)?;
+    let (_, failure) = session.wait("the failure", PATIENCE, |milestone| milestone.name == "failed")?;
+    anyhow::ensure!(failure.value("vm") == Some(vm), "the VM `{vm}` is not named: {failure}");
+    anyhow::ensure!(failure.value("cause").is_some_and(|cause| !cause.is_empty()), "no cause: {failure}");
+    refuse::stopped(&mut session)?;
+    Ok(failure.to_string())
+}
