@@ -86,12 +86,14 @@ mod tests {
     fn lines_become_commands_however_they_arrive() {
         let mut lines = Lines::default();
         assert!(lines.push(b"li").is_empty());
-        assert_eq!(lines.push(b"st\r\nbuild netback\n"), [Ok(Command::List), Ok(Command::Build("netback".into()))]);
-        assert_eq!(lines.push(b"destroy  x\rpoweroff\rreboot\r"), [
-            Ok(Command::Destroy("x".into())),
-            Ok(Command::PowerOff),
-            Ok(Command::Reboot)
-        ]);
+        assert_eq!(
+            lines.push(b"st\r\nbuild netback\n"),
+            [Ok(Command::List), Ok(Command::Build("netback".into()))]
+        );
+        assert_eq!(
+            lines.push(b"destroy  x\rpoweroff\rreboot\r"),
+            [Ok(Command::Destroy("x".into())), Ok(Command::PowerOff), Ok(Command::Reboot)]
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ennead_launch::{Launcher, Store};
-use ennead_manifest::{Kind, Vm};
+use ennead_manifest::{Kind, Vm, context};
 use ennead_runtime::boot::ServerVm;
 use ennead_runtime::{Health, Params, Runtime};
 use ennead_xen::{Control, DomId, DomainInfo, DomainState, EventChannels, Port, ShutdownReason, Virq};
@@ -60,7 +60,11 @@ impl Host {
         let typed = events.bind_virq(Virq::Console)?;
         control.set_virq_handler(Virq::DomExc, me)?;
         control.set_virq_handler(Virq::Console, me)?;
-        info!(images, flask = if control.flask_enforcing()? { "enforcing" } else { "permissive" }, "verified");
+        info!(
+            images,
+            flask = if control.flask_enforcing()? { "enforcing" } else { "permissive" },
+            "verified"
+        );
         let ledger = Ledger::new(store.boot_plan());
         let Runtime { params, health, .. } = runtime;
         let (lines, health) = (Lines::default(), Some(health));
@@ -96,7 +100,9 @@ impl Host {
     /// VMs that Builder starts with the host, in the plan's order.
     fn own_vms(&self) -> Vec<Vm> {
         let vms = self.store.boot_plan().plan.vms.iter();
-        vms.filter(|vm| !vm.built_by_bootstrapper && vm.autostart && vm.kind != Kind::Bootstrapper).cloned().collect()
+        vms.filter(|vm| !vm.built_by_bootstrapper && vm.autostart && vm.kind != Kind::Bootstrapper)
+            .cloned()
+            .collect()
     }
 
     /// Waits for the end of domain 0 and destroys it.
@@ -120,8 +126,8 @@ impl Host {
         while self.control.domain(DOMAIN_0)?.is_some() {
             self.events.wait(Some(Duration::from_millis(100)))?;
         }
-        let freed = self.free_kib()?.saturating_sub(before);
-        info!(freed_kib = freed, "bootstrapper-destroyed");
+        let freed_kib = self.free_kib()?.saturating_sub(before);
+        info!(freed_kib, "bootstrapper-destroyed");
         Ok(())
     }
 
@@ -130,7 +136,8 @@ impl Host {
     }
 
     fn connect_pciback(&mut self) -> anyhow::Result<()> {
-        let mut pciback = Pciback::connect(self.pciback_server().context("The plan gives Builder no channel to pciback")?)?;
+        let server = self.pciback_server().context("The plan gives Builder no channel to pciback")?;
+        let mut pciback = Pciback::connect(server)?;
         let controllers = pciback.controllers()?;
         for c in &controllers {
             info!(
@@ -140,6 +147,10 @@ impl Host {
         }
         info!(count = controllers.len(), "controllers");
         pciback.seal()?;
+        // Xen takes away what only its start needed.
+        let sealed = self.control.sid_of(&context(&Kind::Pciback.running_type()))?;
+        self.control.relabel(server.domid, sealed).context("Cannot seal pciback")?;
+        info!(domid = server.domid.0, r#type = %Kind::Pciback.running_type(), "sealed");
         self.pciback = Some(pciback);
         Ok(())
     }
@@ -210,7 +221,7 @@ impl Host {
                 name = %self.name(d.domid),
                 memory_kib = d.pages * 4,
                 state = %d.state,
-                label = %context.rsplit(':').next().unwrap_or(&context),
+                r#type = %context.rsplit(':').next().unwrap_or(&context),
                 image = %entry.map_or("none", |entry| entry.image.as_str()),
                 mappers = %entry.map_or(0, |entry| entry.mappers().len()),
                 "vm"

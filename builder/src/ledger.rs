@@ -142,7 +142,10 @@ impl Ledger {
     }
 
     fn by_name(&mut self, name: &str) -> Result<&mut Entry, Error> {
-        self.entries.values_mut().find(|entry| entry.vm.name == name).ok_or_else(|| Error::Unknown(name.to_owned()))
+        self.entries
+            .values_mut()
+            .find(|entry| entry.vm.name == name)
+            .ok_or_else(|| Error::Unknown(name.to_owned()))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use ennead_channel::pciback::{Controller, Reply, Request};
 use ennead_channel::Client;
+use ennead_channel::pciback::{Controller, Reply, Request};
 use ennead_runtime::boot::ServerVm;
 use ennead_xen::EventChannels;
 
@@ -29,7 +29,10 @@ impl Pciback {
     }
 
     pub(crate) fn controllers(&mut self) -> anyhow::Result<Vec<Controller>> {
-        self.client.controllers(&self.events, PATIENCE)?.map_err(anyhow::Error::msg).context("pciback cannot read the PCI bus")
+        self.client
+            .controllers(&self.events, PATIENCE)?
+            .map_err(anyhow::Error::msg)
+            .context("pciback cannot read the PCI bus")
     }
 
     pub(crate) fn seal(&mut self) -> anyhow::Result<()> {
@@ -45,7 +48,11 @@ impl Pciback {
     }
 
     fn ask(&mut self, request: Request, expected: &Reply) -> anyhow::Result<()> {
-        match self.client.call(&self.events, request, PATIENCE).with_context(|| format!("pciback did not obey {request:?}"))? {
+        match self
+            .client
+            .call(&self.events, request, PATIENCE)
+            .with_context(|| format!("pciback did not obey {request:?}"))?
+        {
             reply if reply == *expected => Ok(()),
             Reply::Error(text) => bail!("pciback refused {request:?}: {text}"),
             other => bail!("pciback answered {request:?} with {other:?}"),

@@ -82,7 +82,8 @@ impl Cache {
     /// # Errors
     /// When the folder cannot be made.
     pub fn at(root: &Path) -> Result<Self> {
-        fs::create_dir_all(root).with_context(|| format!("Cannot make the cache folder {}", root.display()))?;
+        fs::create_dir_all(root)
+            .with_context(|| format!("Cannot make the cache folder {}", root.display()))?;
         let root = root.canonicalize().with_context(|| format!("Cannot find {}", root.display()))?;
         for part in ["logs", "locks", "tmp"] {
             let dir = root.join(part);

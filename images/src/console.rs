@@ -38,7 +38,9 @@ pub fn handle_interrupts() -> Result<()> {
 /// # Errors
 /// When the machine cannot be reached.
 pub fn interact(session: &mut Session) -> Result<()> {
-    println!("\nThis is the host's serial console. Commands: list, build NAME, destroy NAME, poweroff, reboot.");
+    println!(
+        "\nThis is the host's serial console. Commands: list, build NAME, destroy NAME, poweroff, reboot."
+    );
     println!("Ctrl-C switches the host off, a second Ctrl-C kills it.\n");
     INTERRUPTS.store(0, Ordering::SeqCst);
     TAKEN.store(true, Ordering::SeqCst);

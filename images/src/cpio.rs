@@ -120,7 +120,14 @@ mod tests {
                 break;
             }
             let device = (entry.rdev_major(), entry.rdev_minor());
-            seen.push((entry.name().to_owned(), entry.mode(), entry.ino(), device, entry.mtime(), entry.file_size()));
+            seen.push((
+                entry.name().to_owned(),
+                entry.mode(),
+                entry.ino(),
+                device,
+                entry.mtime(),
+                entry.file_size(),
+            ));
             rest = reader.finish().unwrap();
         }
         let expected = [
@@ -129,7 +136,8 @@ mod tests {
             ("init", 0o10_0755, 3, (0, 0), 0, 5),
             ("plan.pub", 0o10_0644, 4, (0, 0), 0, 32),
         ];
-        let seen: Vec<_> = seen.iter().map(|(name, a, b, c, d, e)| (name.as_str(), *a, *b, *c, *d, *e)).collect();
+        let seen: Vec<_> =
+            seen.iter().map(|(name, a, b, c, d, e)| (name.as_str(), *a, *b, *c, *d, *e)).collect();
         assert_eq!(seen, expected);
     }
 

@@ -1,6 +1,7 @@
 //! The whole build: manifest -> ISO.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -94,7 +95,8 @@ pub fn build_with(
     let base = options.manifest.parent().unwrap_or(Path::new(""));
     let mut kernels = BTreeMap::new();
     for name in plan::kernels(plan) {
-        let config = plan.kernels.get(name).with_context(|| format!("The manifest has no kernel `{name}`"))?;
+        let config =
+            plan.kernels.get(name).with_context(|| format!("The manifest has no kernel `{name}`"))?;
         let path = kernel::build(cache, progress, name, &base.join(config))?;
         kernels.insert(name.to_owned(), read_bytes(&path)?);
     }
@@ -108,9 +110,11 @@ pub fn build_with(
             Kind::Bootstrapper | Kind::Builder => &verifier,
             _ => &[],
         };
-        if !ramdisks.contains_key(&vm.ramdisk_image()) {
-            let bytes = programs.get(&vm.program).with_context(|| format!("Program `{}` was not built", vm.program))?;
-            ramdisks.insert(vm.ramdisk_image(), ramdisk::ramdisk(bytes, extras)?);
+        if let Entry::Vacant(place) = ramdisks.entry(vm.ramdisk_image()) {
+            let bytes = programs
+                .get(&vm.program)
+                .with_context(|| format!("Program `{}` was not built", vm.program))?;
+            place.insert(ramdisk::ramdisk(bytes, extras)?);
         }
     }
     let bootstrapper = plan::bootstrapper(plan)?;
@@ -127,7 +131,8 @@ pub fn build_with(
     let plan_toml = boot_plan.to_toml().context("Cannot write the boot plan")?.into_bytes();
     let signature = sign::sign(&key, &plan_toml);
     let command_lines = plan::command_lines(plan)?;
-    let part = |found: Option<Vec<u8>>, what: &str| found.with_context(|| format!("The bootstrapper has no {what}"));
+    let part =
+        |found: Option<Vec<u8>>, what: &str| found.with_context(|| format!("The bootstrapper has no {what}"));
     Ok(Host {
         kernel: part(kernels.remove(&bootstrapper.kernel), "kernel")?,
         ramdisk: part(ramdisks.remove(&bootstrapper.ramdisk_image()), "ramdisk")?,

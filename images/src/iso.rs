@@ -25,8 +25,18 @@ const GRUB: &str = "/usr/lib/grub";
 
 /// GRUB's modules for every firmware: all that the configuration needs, in the core image. None is loaded from the ISO.
 const MODULES: [&str; 12] = [
-    "normal", "multiboot2", "iso9660", "part_gpt", "part_msdos", "search_fs_file", "serial", "terminal", "test",
-    "echo", "reboot", "halt",
+    "normal",
+    "multiboot2",
+    "iso9660",
+    "part_gpt",
+    "part_msdos",
+    "search_fs_file",
+    "serial",
+    "terminal",
+    "test",
+    "echo",
+    "reboot",
+    "halt",
 ];
 
 /// What goes into the ISO.
@@ -63,7 +73,8 @@ fn assemble(contents: &Contents<'_>, work: &Path, step: &mut Step, out: &Path) -
     let marker = format!("/boot/ennead-{}", identity(contents));
     let tree = work.join("tree");
     for dir in ["boot/grub", "EFI/BOOT"] {
-        fs::create_dir_all(tree.join(dir)).with_context(|| format!("Cannot make a folder in {}", work.display()))?;
+        fs::create_dir_all(tree.join(dir))
+            .with_context(|| format!("Cannot make a folder in {}", work.display()))?;
     }
     let kernel = format!("boot/{}", contents.kernel.0);
     let config = grub_config(contents, &kernel);
@@ -76,7 +87,8 @@ fn assemble(contents: &Contents<'_>, work: &Path, step: &mut Step, out: &Path) -
         (marker.trim_start_matches('/'), b""),
     ];
     for (name, bytes) in files {
-        fs::write(tree.join(name), bytes).with_context(|| format!("Cannot write {name} into {}", work.display()))?;
+        fs::write(tree.join(name), bytes)
+            .with_context(|| format!("Cannot write {name} into {}", work.display()))?;
     }
     // GRUB finds the file system that it came from by a file that only this ISO has.
     let start = work.join("start.cfg");
@@ -126,7 +138,14 @@ fn grub_config(contents: &Contents<'_>, kernel: &str) -> String {
     )
 }
 
-fn grub_mkimage(step: &mut Step, format: &str, folder: &str, start: &Path, extra: &[&str], out: &Path) -> Result<()> {
+fn grub_mkimage(
+    step: &mut Step,
+    format: &str,
+    folder: &str,
+    start: &Path,
+    extra: &[&str],
+    out: &Path,
+) -> Result<()> {
     let directory = Path::new(GRUB).join(folder);
     anyhow::ensure!(
         directory.is_dir(),

@@ -74,7 +74,8 @@ impl Milestone {
 }
 
 fn is_word(text: &str) -> bool {
-    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
+    let good =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
     !text.is_empty() && text.bytes().all(good)
 }
 
@@ -107,7 +108,11 @@ impl fmt::Display for Milestone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.vm, self.name)?;
         self.values.iter().try_for_each(|(key, value)| {
-            if value.contains([' ', '"']) || value.is_empty() { write!(f, " {key}={value:?}") } else { write!(f, " {key}={value}") }
+            if value.contains([' ', '"']) || value.is_empty() {
+                write!(f, " {key}={value:?}")
+            } else {
+                write!(f, " {key}={value}")
+            }
         })
     }
 }
@@ -134,7 +139,8 @@ mod tests {
 
     #[test]
     fn values_are_words_or_quoted() {
-        let line = r#"ennead bootstrapper: refused image=driver.kernel reason="its hash is \"ab\", not x=1" n=3"#;
+        let line =
+            r#"ennead bootstrapper: refused image=driver.kernel reason="its hash is \"ab\", not x=1" n=3"#;
         let milestone = Milestone::parse(line).unwrap();
         assert!(milestone.is("bootstrapper", "refused"));
         assert_eq!(milestone.value("image"), Some("driver.kernel"));

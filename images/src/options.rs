@@ -45,7 +45,8 @@ mod tests {
 
     #[test]
     fn options_that_are_there_pass() {
-        check("x.config", "# a comment\nCONFIG_A=y\nCONFIG_B=n\nCONFIG_GONE=n\nCONFIG_S=\"x\"\n", RESULT).unwrap();
+        check("x.config", "# a comment\nCONFIG_A=y\nCONFIG_B=n\nCONFIG_GONE=n\nCONFIG_S=\"x\"\n", RESULT)
+            .unwrap();
     }
 
     #[test]
@@ -55,7 +56,8 @@ mod tests {
 
     #[test]
     fn a_dropped_option_is_named() {
-        let error = check("x.config", "CONFIG_B=y\nCONFIG_N=4\nCONFIG_A=y\n", RESULT).unwrap_err().to_string();
+        let error =
+            check("x.config", "CONFIG_B=y\nCONFIG_N=4\nCONFIG_A=y\n", RESULT).unwrap_err().to_string();
         assert!(error.starts_with("x.config: "), "{error}");
         assert!(error.ends_with("CONFIG_B is n, asked for y; CONFIG_N is 8, asked for 4"), "{error}");
     }

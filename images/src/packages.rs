@@ -163,7 +163,9 @@ mod tests {
     fn a_key_inside_the_entry_stays_whole() {
         let text = "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm\nComponents: main\n\
             Signed-By:\n -----BEGIN\n .\n abc\n";
-        assert!(entry("sources.list.d/a.sources", text).unwrap().ends_with("Signed-By:\n -----BEGIN\n .\n abc\n"));
+        assert!(
+            entry("sources.list.d/a.sources", text).unwrap().ends_with("Signed-By:\n -----BEGIN\n .\n abc\n")
+        );
     }
 
     #[test]

@@ -86,7 +86,8 @@ pub struct CommandLines {
 /// When the plan lacks a bootstrapper or pciback.
 pub fn command_lines(plan: &Plan) -> Result<CommandLines> {
     let bootstrapper = bootstrapper(plan)?;
-    let pciback = plan.vms_of_kind(Kind::Pciback).next().context("The manifest has no VM of kind `pciback`")?;
+    let pciback =
+        plan.vms_of_kind(Kind::Pciback).next().context("The manifest has no VM of kind `pciback`")?;
     let console = &plan.host.console;
     let iommu = match plan.host.iommu {
         Iommu::Required => "iommu=force,intremap dom0-iommu=strict",

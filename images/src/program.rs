@@ -66,8 +66,12 @@ pub fn build(cache: &Cache, progress: Progress, names: &[String]) -> Result<BTre
         let package = metadata
             .packages
             .iter()
-            .find(|package| package.targets.iter().any(|t| t.name == *name && t.kind.iter().any(|k| k == "bin")))
-            .with_context(|| format!("The manifest names program `{name}`, but no package here has such a binary"))?;
+            .find(|package| {
+                package.targets.iter().any(|t| t.name == *name && t.kind.iter().any(|k| k == "bin"))
+            })
+            .with_context(|| {
+                format!("The manifest names program `{name}`, but no package here has such a binary")
+            })?;
         command.args(["-p", &package.name, "--bin", name]);
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags(&metadata.target_directory)?.join("\x1f"));

@@ -42,7 +42,9 @@ impl Progress {
             return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         }
         let bar = ProgressBar::new_spinner().with_prefix(what.to_owned());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:<28} {elapsed:>5}  {wide_msg:.dim}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{spinner} {prefix:<28} {elapsed:>5}  {wide_msg:.dim}")
+        {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(150));

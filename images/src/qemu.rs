@@ -76,9 +76,31 @@ impl Settings {
         let cpu = if kvm { "host" } else { "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+x2apic" };
         let memory = self.memory_mib.to_string();
         let mut arguments: Vec<String> = [
-            "-nodefaults", "-machine", machine, "-accel", accel, "-smp", "2", "-cpu", cpu, "-m", &memory, "-device",
-            "intel-iommu,intremap=on", "-nic", "none", "-vga", "std", "-display", "none", "-monitor", "none",
-            "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
+            "-nodefaults",
+            "-machine",
+            machine,
+            "-accel",
+            accel,
+            "-smp",
+            "2",
+            "-cpu",
+            cpu,
+            "-m",
+            &memory,
+            "-device",
+            "intel-iommu,intremap=on",
+            "-nic",
+            "none",
+            "-vga",
+            "std",
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-chardev",
+            "stdio,id=serial,signal=off",
+            "-serial",
+            "chardev:serial",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -184,7 +206,15 @@ impl Machine {
         std::thread::spawn(move || listener.listen(output));
         let listener = Listener { shared: Arc::clone(&shared), started, log: None };
         std::thread::spawn(move || listener.complaints(errors));
-        Ok(Self { child, input, started, shared, position: 0, log: settings.log.clone(), _variables: variables })
+        Ok(Self {
+            child,
+            input,
+            started,
+            shared,
+            position: 0,
+            log: settings.log.clone(),
+            _variables: variables,
+        })
     }
 
     /// When it was switched on.
@@ -246,7 +276,8 @@ impl Machine {
             match self.next_line(left) {
                 Some(line) => {
                     if let Some(result) = found(&line) {
-                        return result.map_err(|error| self.with_lines(&format!("Waiting for {what}: {error:#}")));
+                        return result
+                            .map_err(|error| self.with_lines(&format!("Waiting for {what}: {error:#}")));
                     }
                     if line.text.contains("Panic on CPU") {
                         // The reason comes in the lines behind it.

@@ -60,7 +60,12 @@ fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// When an image is too large for the format.
-pub fn domain_zero(bootstrapper: &[u8], images: &[Extra<'_>], plan: &[u8], signature: &[u8]) -> Result<Vec<u8>> {
+pub fn domain_zero(
+    bootstrapper: &[u8],
+    images: &[Extra<'_>],
+    plan: &[u8],
+    signature: &[u8],
+) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     archive.directory("images")?;
     for image in images {
@@ -80,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_same_program_gives_the_same_ramdisk() {
-        let program: Vec<u8> = (0u32..200_000).flat_map(|n| (n * n).to_le_bytes()).collect();
+        let program: Vec<u8> = (0u32..200_000).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
         let extras = [Extra { name: "plan.pub", content: &[3; 32] }];
         let one = ramdisk(&program, &extras).unwrap();
         assert_eq!(one, ramdisk(&program, &extras).unwrap());
@@ -92,6 +97,6 @@ mod tests {
     fn the_second_archive_starts_on_a_multiple_of_four() {
         let images = [Extra { name: "a.kernel", content: b"12345" }];
         let initrd = domain_zero(b"abcde", &images, b"plan", &[9; 64]).unwrap();
-        assert_eq!(initrd.get(..14), Some(&b"abcde\0\0\0070701"[..]));
+        assert_eq!(initrd.get(..14), Some(&b"abcde\0\0\x00070701"[..]));
     }
 }

@@ -94,7 +94,9 @@ fn show(setup: &Setup, keep: bool) -> Result<()> {
         return console::interact(&mut session);
     }
     println!("The whole serial console: {}", machine.log.display());
-    println!("`./run --keep` stays on the console, `./run --check` checks what must hold, `./run --help` shows the rest.");
+    println!(
+        "`./run --keep` stays on the console, `./run --check` checks what must hold, `./run --help` shows the rest."
+    );
     println!("\nSwitching the host off:\n");
     session.power_off()
 }

@@ -61,7 +61,9 @@ impl Session {
     /// # Errors
     /// As [`Session::wait`].
     pub fn until_ready(&mut self) -> Result<Duration> {
-        Ok(self.wait("the milestone `host-ready`", PATIENCE, |milestone| milestone.is("builder", "host-ready"))?.0)
+        Ok(self
+            .wait("the milestone `host-ready`", PATIENCE, |milestone| milestone.is("builder", "host-ready"))?
+            .0)
     }
 
     /// Asks Builder which VMs there are.
@@ -82,7 +84,8 @@ impl Session {
             }
             let end = milestone.is("builder", "list-end");
             end.then(|| {
-                let number = |key: &str| milestone.number(key).with_context(|| format!("No `{key}` in: {milestone}"));
+                let number =
+                    |key: &str| milestone.number(key).with_context(|| format!("No `{key}` in: {milestone}"));
                 Ok((number("count")?, number("free-kib")?))
             })
         })?;
@@ -105,7 +108,9 @@ impl Session {
     pub fn idle(&mut self, time: Duration) -> Vec<Line> {
         let deadline = std::time::Instant::now() + time;
         let mut lines = Vec::new();
-        while let Some(line) = self.machine.next_line(deadline.saturating_duration_since(std::time::Instant::now())) {
+        while let Some(line) =
+            self.machine.next_line(deadline.saturating_duration_since(std::time::Instant::now()))
+        {
             self.timeline.observe(&line);
             lines.push(line);
         }
@@ -127,7 +132,17 @@ impl Session {
 #[must_use]
 pub fn complaints(lines: &[Line]) -> Vec<&Line> {
     const WORDS: [&str; 12] = [
-        "error", "fail", "panic", "oops", "bug:", "warning", "call trace", "segfault", "lockup", "avc:", "denied",
+        "error",
+        "fail",
+        "panic",
+        "oops",
+        "bug:",
+        "warning",
+        "call trace",
+        "segfault",
+        "lockup",
+        "avc:",
+        "denied",
         "crash",
     ];
     let bad = |line: &&Line| {
@@ -144,7 +159,11 @@ mod tests {
     #[test]
     fn complaints_are_found() {
         let line = |text: &str| Line { at: Duration::ZERO, text: text.to_owned() };
-        let lines = [line("(XEN) avc:  denied  { add }"), line("ennead builder: host-ready"), line("BUG: soft lockup")];
+        let lines = [
+            line("(XEN) avc:  denied  { add }"),
+            line("ennead builder: host-ready"),
+            line("BUG: soft lockup"),
+        ];
         let found: Vec<&str> = complaints(&lines).into_iter().map(|line| line.text.as_str()).collect();
         assert_eq!(found, ["(XEN) avc:  denied  { add }", "BUG: soft lockup"]);
     }

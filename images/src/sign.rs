@@ -20,7 +20,8 @@ pub fn key(cache: &Cache, own: Option<&Path>) -> Result<SigningKey> {
         Some(path) => path.to_path_buf(),
         None => development_key(cache)?,
     };
-    let text = fs::read_to_string(&path).with_context(|| format!("Cannot read the key {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("Cannot read the key {}", path.display()))?;
     parse(&text).with_context(|| format!("Cannot use the key {}", path.display()))
 }
 
@@ -29,7 +30,8 @@ fn parse(text: &str) -> Result<SigningKey> {
         return SigningKey::from_pkcs8_pem(text).context("It is no ed25519 private key in PKCS#8 PEM form");
     }
     let digits = text.trim();
-    let seed = seed(digits).context("Expected a PKCS#8 PEM file, or 64 hex digits (a 32-byte ed25519 seed)")?;
+    let seed =
+        seed(digits).context("Expected a PKCS#8 PEM file, or 64 hex digits (a 32-byte ed25519 seed)")?;
     Ok(SigningKey::from_bytes(&seed))
 }
 

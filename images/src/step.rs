@@ -93,20 +93,28 @@ impl Step {
         match self.log_file()? {
             Some(mut log) => {
                 let shown = self.log.clone().unwrap_or_default();
-                writeln!(log, "+ {line}").with_context(|| format!("Cannot write the log {}", shown.display()))?;
+                writeln!(log, "+ {line}")
+                    .with_context(|| format!("Cannot write the log {}", shown.display()))?;
                 let out = log.try_clone().context("Cannot share the log file")?;
                 command.stdin(std::process::Stdio::null()).stdout(out).stderr(log);
                 let status = self.wait(command)?;
                 if status.success() { Ok(()) } else { Err(self.failure(&line, status).into()) }
             }
             None => {
-                let output =
-                    command.stdin(std::process::Stdio::null()).output().with_context(|| cannot_start(command))?;
+                let output = command
+                    .stdin(std::process::Stdio::null())
+                    .output()
+                    .with_context(|| cannot_start(command))?;
                 if output.status.success() {
                     return Ok(());
                 }
                 let text = String::from_utf8_lossy(&output.stderr).into_owned();
-                anyhow::bail!("{} failed: `{line}` ended with {}\n{}", self.what, output.status, text.trim_end())
+                anyhow::bail!(
+                    "{} failed: `{line}` ended with {}\n{}",
+                    self.what,
+                    output.status,
+                    text.trim_end()
+                )
             }
         }
     }
@@ -144,8 +152,13 @@ impl Step {
         };
         let bytes = read().unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        let mut lines: Vec<String> =
-            text.lines().rev().filter(|line| !line.trim().is_empty()).take(count).map(str::to_owned).collect();
+        let mut lines: Vec<String> = text
+            .lines()
+            .rev()
+            .filter(|line| !line.trim().is_empty())
+            .take(count)
+            .map(str::to_owned)
+            .collect();
         lines.reverse();
         lines
     }

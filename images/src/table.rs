@@ -27,7 +27,8 @@ impl RunningVm {
     /// # Errors
     /// When a value is missing or no number.
     pub fn from_milestone(line: &Milestone) -> Result<Self> {
-        let text = |key: &str| line.value(key).map(str::to_owned).with_context(|| format!("No `{key}` in: {line}"));
+        let text =
+            |key: &str| line.value(key).map(str::to_owned).with_context(|| format!("No `{key}` in: {line}"));
         Ok(Self {
             domid: text("domid")?.parse().with_context(|| format!("`domid` is no number in: {line}"))?,
             name: text("name")?,
@@ -52,7 +53,8 @@ impl VmList {
     /// The table that `./run` ends with.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut rows = vec![["domid", "name", "memory", "state", "FLASK type", "image"].map(str::to_owned).to_vec()];
+        let mut rows =
+            vec![["domid", "name", "memory", "state", "FLASK type", "image"].map(str::to_owned).to_vec()];
         for vm in &self.vms {
             let image = vm.image.get(..12).unwrap_or(&vm.image);
             rows.push(vec![
@@ -67,7 +69,12 @@ impl VmList {
         let all: u64 = self.vms.iter().map(|vm| vm.memory_kib).sum();
         let count = self.vms.len();
         let noun = if count == 1 { "VM" } else { "VMs" };
-        format!("{}{count} {noun}, {} in use, {} free\n", render(&rows, &[0, 2]), mib(all), mib(self.free_kib))
+        format!(
+            "{}{count} {noun}, {} in use, {} free\n",
+            render(&rows, &[0, 2]),
+            mib(all),
+            mib(self.free_kib)
+        )
     }
 }
 
@@ -118,7 +125,7 @@ mod tests {
         let read = |line: &&str| RunningVm::from_milestone(&Milestone::parse(line).unwrap()).unwrap();
         let list = VmList { vms: LINES.iter().map(read).collect(), free_kib: 1_000_000 };
         let expected = "  \
-  domid  name     memory    state    FLASK type  image
+  domid  name       memory  state    FLASK type  image
   -----  -------  --------  -------  ----------  ------------
       1  builder  48.0 MiB  running  builder_t   0123456789ab
      13  pciback   1.5 MiB  blocked  pciback_t   ab

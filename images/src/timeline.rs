@@ -56,7 +56,10 @@ impl Timeline {
     /// The first milestone of this name.
     #[must_use]
     pub fn find(&self, vm: &str, name: &str) -> Option<(Duration, &Milestone)> {
-        self.entries.iter().find(|(_, milestone)| milestone.is(vm, name)).map(|(at, milestone)| (*at, milestone))
+        self.entries
+            .iter()
+            .find(|(_, milestone)| milestone.is(vm, name))
+            .map(|(at, milestone)| (*at, milestone))
     }
 }
 
@@ -79,14 +82,18 @@ fn in_plain_words(milestone: &Milestone) -> Option<String> {
         ("builder", "bootstrapper-destroyed") => {
             format!("builder has destroyed domain 0: {} are free again", memory("freed-kib"))
         }
-        ("builder", "verified") => format!("builder has verified {} images, FLASK is {}", value("images"), value("flask")),
+        ("builder", "verified") => {
+            format!("builder has verified {} images, FLASK is {}", value("images"), value("flask"))
+        }
         ("builder", "host-ready") => "the host is ready, without a Dom0".to_owned(),
         ("pciback", "controllers") => format!("pciback has found {} controllers", value("count")),
         ("pciback", "sealed") => "pciback has dropped what it needed only to start".to_owned(),
         ("pciback", "power-off") => "pciback switches the host off".to_owned(),
         ("pciback", "reboot") => "pciback restarts the host".to_owned(),
         (_, "started") => format!("{vm} runs"),
-        (_, "built") => format!("{vm} has built {} (domid {}, {})", value("vm"), value("domid"), memory("memory-kib")),
+        (_, "built") => {
+            format!("{vm} has built {} (domid {}, {})", value("vm"), value("domid"), memory("memory-kib"))
+        }
         (_, "healthy") => match milestone.value("vm") {
             Some(other) => format!("{other} is healthy"),
             None => format!("{vm} is healthy"),

@@ -73,7 +73,8 @@ fn exactly(plan: &Plan, list: &VmList) -> Result<String> {
 fn no_bootstrapper(plan: &Plan, list: &VmList) -> Result<String> {
     for vm in &list.vms {
         anyhow::ensure!(vm.domid != 0, "domain 0 is still there, as `{}`", vm.name);
-        let wrong = [Kind::Bootstrapper.running_type(), Kind::Bootstrapper.building_type()].contains(&vm.flask_type);
+        let wrong =
+            [Kind::Bootstrapper.running_type(), Kind::Bootstrapper.building_type()].contains(&vm.flask_type);
         anyhow::ensure!(!wrong, "{} (domid {}) has the type {}", vm.name, vm.domid, vm.flask_type);
         let own = plan.vm(&vm.name).map(|vm| vm.kind.running_type());
         anyhow::ensure!(own.as_deref() == Some(&vm.flask_type), "{} has the type {}", vm.name, vm.flask_type);
@@ -101,7 +102,13 @@ fn images(host: &Host, list: &VmList) -> Result<String> {
     for vm in expected(&host.plan) {
         let there = list.vms.iter().find(|other| other.name == vm.name).context("a VM is missing")?;
         let (_, ramdisk) = host.boot_plan.images_of(vm).context("a VM has no image")?;
-        anyhow::ensure!(ramdisk.sha256 == there.image, "{} runs {}, signed was {}", vm.name, there.image, ramdisk.sha256);
+        anyhow::ensure!(
+            ramdisk.sha256 == there.image,
+            "{} runs {}, signed was {}",
+            vm.name,
+            there.image,
+            ramdisk.sha256
+        );
     }
     Ok(String::new())
 }
@@ -134,12 +141,18 @@ pub(super) fn no_denials(session: &Session) -> Result<String> {
     let lines = session.machine.lines();
     let denials: Vec<&str> =
         lines.iter().map(|line| line.text.as_str()).filter(|text| text.contains("avc:  denied")).collect();
-    anyhow::ensure!(denials.is_empty(), "{} denials, the first: {}", denials.len(), denials.first().unwrap_or(&""));
+    anyhow::ensure!(
+        denials.is_empty(),
+        "{} denials, the first: {}",
+        denials.len(),
+        denials.first().unwrap_or(&"")
+    );
     Ok(String::new())
 }
 
 fn same(before: &VmList, after: &VmList) -> Result<String> {
-    let names = |list: &VmList| list.vms.iter().map(|vm| format!("{} {}", vm.domid, vm.name)).collect::<Vec<_>>();
+    let names =
+        |list: &VmList| list.vms.iter().map(|vm| format!("{} {}", vm.domid, vm.name)).collect::<Vec<_>>();
     anyhow::ensure!(names(before) == names(after), "before {:?}, after {:?}", names(before), names(after));
     Ok(String::new())
 }

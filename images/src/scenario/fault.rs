@@ -29,7 +29,8 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
 
 /// The first VM that is built from the same kernel.
 fn first_with<'a>(host: &'a Host, vm: &Vm) -> Result<&'a Vm> {
-    let mut others = host.plan.vms.iter().filter(|other| other.kind != Kind::Bootstrapper && other.kernel == vm.kernel);
+    let mut others =
+        host.plan.vms.iter().filter(|other| other.kind != Kind::Bootstrapper && other.kernel == vm.kernel);
     others.next().context("a VM is missing")
 }
 
@@ -38,7 +39,8 @@ fn with_less_memory(setup: &Setup, host: &Host) -> Result<Host> {
     let text = crate::xen::read(&setup.build.manifest)?;
     let builder = host.plan.vms_of_kind(Kind::Builder).next().context("a VM is missing")?;
     let section = format!("[vm.{}]", builder.name);
-    let (before, after) = text.split_once(&section).with_context(|| format!("no {section} in the manifest"))?;
+    let (before, after) =
+        text.split_once(&section).with_context(|| format!("no {section} in the manifest"))?;
     let memory = format!("memory-mib = {}", builder.memory_mib);
     let after = after.replacen(&memory, "memory-mib = 4", 1);
     let folder = setup.build.manifest.parent().context("the manifest has no folder")?;
@@ -55,7 +57,10 @@ fn with_less_memory(setup: &Setup, host: &Host) -> Result<Host> {
 fn one(setup: &Setup, host: &Host, what: &str, log: &str, vm: &str, report: &mut Report) -> Result<()> {
     let (_folder, settings) = setup.changed_machine(host, &format!("fault-{log}"))?;
     report.say(&format!("\n{what}:\n"));
-    report.check(&format!("{what}: VM and cause are named, and the host stops"), failed(&settings, vm, report.show));
+    report.check(
+        &format!("{what}: VM and cause are named, and the host stops"),
+        failed(&settings, vm, report.show),
+    );
     Ok(())
 }
 

@@ -15,13 +15,19 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
         let settings = Settings { firmware, log, ..machine.clone() };
         let mut session = Session::start(&settings, report.show)?;
         let ready = session.until_ready();
-        if !report.check(&format!("{name}: the host becomes ready"), ready.map(|at| format!("{:.1} s", at.as_secs_f64()))) {
+        if !report.check(
+            &format!("{name}: the host becomes ready"),
+            ready.map(|at| format!("{:.1} s", at.as_secs_f64())),
+        ) {
             continue;
         }
         let list = session.list()?;
         boot::checks(&host, &mut session, &list, report);
         report.check(&format!("{name}: no AVC denial"), boot::no_denials(&session));
-        report.check(&format!("{name}: `poweroff` switches the machine off"), session.power_off().map(|()| String::new()));
+        report.check(
+            &format!("{name}: `poweroff` switches the machine off"),
+            session.power_off().map(|()| String::new()),
+        );
     }
     Ok(())
 }

@@ -158,10 +158,22 @@ impl std::fmt::Debug for Scenario {
 
 /// All scenarios.
 pub const ALL: [Scenario; 6] = [
-    Scenario { name: "boot", about: "the host starts, has no Dom0, is sealed off, stays quiet, goes off", run: boot::run },
+    Scenario {
+        name: "boot",
+        about: "the host starts, has no Dom0, is sealed off, stays quiet, goes off",
+        run: boot::run,
+    },
     Scenario { name: "firmware", about: "the same ISO starts by BIOS and by UEFI", run: firmware::run },
-    Scenario { name: "refuse", about: "one flipped byte in any signed file stops the host", run: refuse::run },
-    Scenario { name: "fault", about: "a VM that cannot start is named, and the host does not hang", run: fault::run },
+    Scenario {
+        name: "refuse",
+        about: "one flipped byte in any signed file stops the host",
+        run: refuse::run,
+    },
+    Scenario {
+        name: "fault",
+        about: "a VM that cannot start is named, and the host does not hang",
+        run: fault::run,
+    },
     Scenario { name: "power", about: "restart and power-off from the console", run: power::run },
     Scenario { name: "repeat", about: "ten boots in a row", run: repeat::run },
 ];

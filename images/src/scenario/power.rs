@@ -15,7 +15,9 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     session.until_ready()?;
     report.check("the host becomes ready", Ok(String::new()));
     session.command("reboot", |milestone| milestone.is("pciback", "reboot"))?;
-    let again = session.machine.wait("Xen's second start", PATIENCE, |line| is_xens_first(&line.text).then_some(Ok(())));
+    let again = session
+        .machine
+        .wait("Xen's second start", PATIENCE, |line| is_xens_first(&line.text).then_some(Ok(())));
     report.check("`reboot` resets the machine", again.map(|()| String::new()));
     session.timeline = Timeline::new(report.show);
     let ready = session.until_ready();

@@ -29,7 +29,10 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
 fn one(setup: &Setup, host: &Host, name: &str, named: &[&str], report: &mut Report) -> Result<()> {
     let (_folder, settings) = setup.changed_machine(host, &format!("refuse-{name}"))?;
     report.say(&format!("\nOne byte of {name} is changed:\n"));
-    report.check(&format!("a changed {name} is named, and nothing is built"), refused(&settings, named, report.show));
+    report.check(
+        &format!("a changed {name} is named, and nothing is built"),
+        refused(&settings, named, report.show),
+    );
     Ok(())
 }
 

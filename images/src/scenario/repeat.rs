@@ -20,7 +20,10 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
             Ok(ready)
         });
         times.extend(outcome.as_ref().ok().copied());
-        report.check(&format!("boot {number}"), outcome.map(|at| format!("ready after {:.1} s", at.as_secs_f64())));
+        report.check(
+            &format!("boot {number}"),
+            outcome.map(|at| format!("ready after {:.1} s", at.as_secs_f64())),
+        );
     }
     times.sort_unstable();
     if let Some(median) = times.get(times.len() / 2) {

@@ -8,7 +8,8 @@ pub(crate) fn newc(directories: &[&str], files: &[(String, Vec<u8>)]) -> io::Res
     let mut ino = 0;
     let mut entry = |out: Vec<u8>, name: &str, mode: u32, data: &[u8]| {
         ino += 1;
-        let size = u32::try_from(data.len()).map_err(|_| io::Error::other(format!("{name}: larger than 4 GiB")))?;
+        let size =
+            u32::try_from(data.len()).map_err(|_| io::Error::other(format!("{name}: larger than 4 GiB")))?;
         let mut writer = cpio::newc::Builder::new(name).ino(ino).mode(mode).nlink(1).write(out, size);
         io::Write::write_all(&mut writer, data)?;
         writer.finish()

@@ -47,7 +47,9 @@ pub enum Error {
         source: ennead_xen::Error,
     },
     /// It stopped before it was healthy.
-    #[error("{domid} stopped before it was healthy: {reason} (its last words are on the console, prefixed ({domid}))")]
+    #[error(
+        "{domid} stopped before it was healthy: {reason} (its last words are on the console, prefixed ({domid}))"
+    )]
     Stopped {
         /// Its domid.
         domid: DomId,
@@ -131,7 +133,7 @@ impl Launcher<'_> {
         }
         let sid = |name: &str| self.control.sid_of(&context(name)).map_err(xen);
         let building = sid(&vm.kind.building_type())?;
-        let running = sid(&vm.kind.running_type())?;
+        let starting = sid(&vm.kind.starting_type())?;
 
         let mut health = None;
         let parts: Vec<&[u8]> = ramdisk.iter().map(Vec::as_slice).collect();
@@ -142,7 +144,8 @@ impl Launcher<'_> {
             vcpus: vm.vcpus,
             kernel: &kernel,
             ramdisk: &parts,
-            cmdline: &command_line(&self.store.boot_plan().plan, vm).map_err(|e| Error::Name { domid, source: e })?,
+            cmdline: &command_line(&self.store.boot_plan().plan, vm)
+                .map_err(|e| Error::Name { domid, source: e })?,
             hardware_domain: vm.kind == Kind::Pciback,
             iommu: !vm.devices.is_empty(),
             console: None,
@@ -158,7 +161,7 @@ impl Launcher<'_> {
             ennead_domain::build(self.control, &mut spec).map_err(|source| Error::Build { domid, source })?;
         // Until it is healthy it can still be taken back.
         let guard = self.control.guard(domid);
-        self.control.relabel(domid, running).map_err(xen)?;
+        self.control.relabel(domid, starting).map_err(xen)?;
         self.control.unpause(domid).map_err(xen)?;
         guard.keep();
         Ok(Started {

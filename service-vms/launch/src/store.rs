@@ -42,15 +42,17 @@ impl Store {
     /// When a file is missing, the signature does not match, or the plan is not valid.
     pub fn open(dir: &Path) -> Result<Self, Refused> {
         let file = |name: &str, what: &str, limit: u64| {
-            read_bounded(&dir.join(name), limit).map_err(|e| refused(what, format!("Cannot read {name}: {e}")))
+            read_bounded(&dir.join(name), limit)
+                .map_err(|e| refused(what, format!("Cannot read {name}: {e}")))
         };
-        let key: [u8; 32] = file("plan.pub", "key", 32)?
-            .try_into()
-            .map_err(|bytes: Vec<u8>| refused("key", format!("plan.pub has {} bytes, not 32", bytes.len())))?;
+        let key: [u8; 32] = file("plan.pub", "key", 32)?.try_into().map_err(|bytes: Vec<u8>| {
+            refused("key", format!("plan.pub has {} bytes, not 32", bytes.len()))
+        })?;
         let plan_bytes = file("plan.toml", "manifest", PLAN_LIMIT)?;
         let signature = file("plan.sig", "signature", 64)?;
         check_signature(&key, &plan_bytes, &signature)?;
-        let text = std::str::from_utf8(&plan_bytes).map_err(|e| refused("manifest", format!("plan.toml: {e}")))?;
+        let text =
+            std::str::from_utf8(&plan_bytes).map_err(|e| refused("manifest", format!("plan.toml: {e}")))?;
         let boot = BootPlan::from_toml(text).map_err(|e| refused("manifest", format!("plan.toml: {e}")))?;
         Ok(Self { dir: dir.to_owned(), boot, plan_bytes, signature })
     }
@@ -112,7 +114,8 @@ fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 }
 
 fn check_signature(key: &[u8; 32], plan: &[u8], signature: &[u8]) -> Result<(), Refused> {
-    let key = VerifyingKey::from_bytes(key).map_err(|_| refused("key", "plan.pub is no ed25519 public key"))?;
+    let key =
+        VerifyingKey::from_bytes(key).map_err(|_| refused("key", "plan.pub is no ed25519 public key"))?;
     let signature = Signature::from_slice(signature)
         .map_err(|_| refused("signature", format!("plan.sig has {} bytes, not 64", signature.len())))?;
     key.verify_strict(plan, &signature).map_err(|_| {
@@ -126,7 +129,10 @@ fn check_image(name: &str, data: &[u8], signed: &Image) -> Result<(), Refused> {
         return Err(refused(name, format!("{} bytes, but the signed plan says {}", data.len(), signed.size)));
     }
     if actual != signed.sha256 {
-        return Err(refused(name, format!("SHA-256 is {actual}, but the signed plan says {}", signed.sha256)));
+        return Err(refused(
+            name,
+            format!("SHA-256 is {actual}, but the signed plan says {}", signed.sha256),
+        ));
     }
     Ok(())
 }

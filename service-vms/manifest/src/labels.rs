@@ -25,6 +25,16 @@ impl Kind {
         format!("{}_t", self.stem())
     }
 
+    /// The type that a VM of this kind starts with: its running type, but for pciback, which has more rights until Builder
+    /// seals it.
+    #[must_use]
+    pub fn starting_type(self) -> String {
+        match self {
+            Self::Pciback => format!("{}_starting_t", self.stem()),
+            _ => self.running_type(),
+        }
+    }
+
     /// The type of a VM of this kind while its memory is being filled.
     #[must_use]
     pub fn building_type(self) -> String {

@@ -6,7 +6,7 @@
 //! comes from, so [`Policy::explain`] can say why.
 //!
 //! Types: a service VM of kind `k` runs as `k_t`; while its memory is being filled it is `k_building_t`, and only then may
-//! its builder map that memory. `k_self_t` is what Xen calls "the domain itself", so that two VMs of one kind have no rights
+//! its builder map that memory. pciback starts as `pciback_starting_t` and is sealed to `pciback_t`. `k_self_t` is what Xen calls "the domain itself", so that two VMs of one kind have no rights
 //! over each other. Event channels that `k` opens are `k_channel_t`. Guests of a tenant are `guest_TENANT_t`.
 #![forbid(unsafe_code)]
 
@@ -29,7 +29,9 @@ pub enum Error {
     #[error("Xen's access vectors are not as expected: {0}")]
     Vectors(String),
     /// A rule names a permission that this Xen does not have.
-    #[error("this Xen has no permission `{permission}` in class `{class}`: the policy's rules and the Xen source do not match")]
+    #[error(
+        "this Xen has no permission `{permission}` in class `{class}`: the policy's rules and the Xen source do not match"
+    )]
     UnknownPermission {
         /// Class of the rule.
         class: String,
@@ -150,14 +152,19 @@ impl Policy {
 
     /// Types of VMs that somebody built and that now run: their memory is their own.
     fn running_types(&self) -> impl Iterator<Item = &str> {
-        let built = |t: &&String| t.strip_suffix("_t").is_some_and(|s| self.domain_types.contains(&format!("{s}_building_t")));
+        let built = |t: &&String| {
+            let stem = t.strip_suffix("_starting_t").or(t.strip_suffix("_t"));
+            stem.is_some_and(|stem| self.domain_types.contains(&format!("{stem}_building_t")))
+        };
         self.domain_types.iter().filter(built).map(String::as_str)
     }
 
     fn types_of(&self, name: &str) -> Result<&BTreeSet<String>, Error> {
-        self.names.iter().find(|(known, _)| known == name).map(|(_, types)| types).ok_or_else(|| Error::UnknownName {
-            name: name.to_owned(),
-            known: self.names.iter().map(|(known, _)| known.as_str()).collect::<Vec<_>>().join(", "),
+        self.names.iter().find(|(known, _)| known == name).map(|(_, types)| types).ok_or_else(|| {
+            Error::UnknownName {
+                name: name.to_owned(),
+                known: self.names.iter().map(|(known, _)| known.as_str()).collect::<Vec<_>>().join(", "),
+            }
         })
     }
 }
@@ -176,7 +183,11 @@ pub struct Explanation {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.rules.is_empty() {
-            return writeln!(f, "{} may do nothing to {}: no line of the manifest allows anything.", self.a, self.b);
+            return writeln!(
+                f,
+                "{} may do nothing to {}: no line of the manifest allows anything.",
+                self.a, self.b
+            );
         }
         let mut last = None;
         for rule in &self.rules {

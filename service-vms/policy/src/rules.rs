@@ -30,8 +30,15 @@ pub(crate) fn policy(plan: &Plan, vectors: Vectors) -> Policy {
         rules: Vec::new(),
         transitions: BTreeSet::new(),
         domain_types: BTreeSet::new(),
-        other_types: XEN_OBJECTS.iter().map(|(_, t)| (*t).to_owned()).filter(|t| t != "domain_type").collect(),
-        names: XEN_OBJECTS.iter().map(|(name, t)| ((*name).to_owned(), BTreeSet::from([(*t).to_owned()]))).collect(),
+        other_types: XEN_OBJECTS
+            .iter()
+            .map(|(_, t)| (*t).to_owned())
+            .filter(|t| t != "domain_type")
+            .collect(),
+        names: XEN_OBJECTS
+            .iter()
+            .map(|(name, t)| ((*name).to_owned(), BTreeSet::from([(*t).to_owned()])))
+            .collect(),
     };
     // Xen itself gives a dying domain's hardware back.
     let xen = Origin { line: 0, reason: "Xen takes back what a dying VM had".into() };
@@ -93,13 +100,21 @@ fn self_type(kind: Kind) -> String {
     }
 }
 
+/// The labels under which a VM of `kind` runs: one, but for pciback, which starts with another.
+fn running(kind: Kind) -> Vec<String> {
+    let mut labels = vec![kind.running_type(), kind.starting_type()];
+    labels.dedup();
+    labels
+}
+
 /// The labels under which a VM of `kind` exists.
 fn labels(kind: Kind) -> Vec<String> {
-    match kind {
-        // Xen builds it, not one of ours.
-        Kind::Bootstrapper => vec![kind.running_type()],
-        _ => vec![kind.running_type(), kind.building_type()],
+    let mut labels = running(kind);
+    // Xen builds the bootstrapper, not one of ours.
+    if kind != Kind::Bootstrapper {
+        labels.push(kind.building_type());
     }
+    labels
 }
 
 struct Maker {
@@ -111,7 +126,14 @@ struct Maker {
 }
 
 impl Maker {
-    fn allow(&mut self, source: &str, target: &str, class: &'static str, permissions: &[&'static str], origin: &Origin) {
+    fn allow(
+        &mut self,
+        source: &str,
+        target: &str,
+        class: &'static str,
+        permissions: &[&'static str],
+        origin: &Origin,
+    ) {
         self.rule(source, target, class, permissions, origin, false);
     }
 
@@ -148,34 +170,47 @@ impl Maker {
 
     /// The types of a VM's kind and what every VM needs of its own.
     fn vm(&mut self, vm: &Vm) {
-        let (run, me, channel) = (vm.kind.running_type(), self_type(vm.kind), channel_type(vm.kind));
-        let origin = Origin { line: vm.line, reason: format!("{} is a VM: its own memory, grants and events", vm.name) };
+        let (me, channel) = (self_type(vm.kind), channel_type(vm.kind));
         let mut types = BTreeSet::from([me.clone(), channel.clone()]);
-        if me != run {
-            self.transition(&run, &run, "domain", &me);
-        }
         for label in labels(vm.kind) {
             self.transition(&label, "domain_type", "event", &channel);
             types.insert(label);
         }
         self.domain_types.extend(types.iter().filter(|t| **t != channel).cloned());
-        self.other_types.insert(channel.clone());
+        self.other_types.insert(channel);
         self.names.push((vm.name.clone(), types));
+        for run in running(vm.kind) {
+            if me != run {
+                self.transition(&run, &run, "domain", &me);
+            }
+            self.own(vm, &run);
+        }
+        if vm.kind == Kind::Bootstrapper {
+            self.domain_0(vm);
+        }
+    }
 
-        self.allow(&run, &me, "grant", &["setup", "query"], &origin);
+    /// What every VM may do to itself, and what its kernel asks in vain.
+    fn own(&mut self, vm: &Vm, run: &str) {
+        let (me, channel) = (self_type(vm.kind), channel_type(vm.kind));
+        let origin = Origin {
+            line: vm.line,
+            reason: format!("{} is a VM: its own memory, grants and events", vm.name),
+        };
+        self.allow(run, &me, "grant", &["setup", "query"], &origin);
         self.allow(
-            &run,
+            run,
             &me,
             "mmu",
             &["adjust", "physmap", "map_read", "map_write", "stat", "pinpage", "updatemp", "mmuext_op"],
             &origin,
         );
         // Linux makes a port to itself for a XenStore of its own, if it is given none.
-        self.allow(&run, &channel, "event", &["create", "send", "status"], &origin);
+        self.allow(run, &channel, "event", &["create", "send", "status"], &origin);
         self.allow(&channel, &me, "event", &["bind"], &origin);
         // Linux prints them at boot and goes on without.
         self.refuse_silently(
-            &run,
+            run,
             "xen_t",
             "version",
             &[
@@ -190,20 +225,30 @@ impl Maker {
             ],
             &origin,
         );
-        self.refuse_silently(&run, "xen_t", "xen2", &["pmu_use"], &origin);
-        self.refuse_silently(&run, &me, "domain2", &["get_vnumainfo"], &origin);
-        if vm.kind == Kind::Bootstrapper {
-            let origin = Origin { line: vm.line, reason: "Xen builds domain 0 at power-on".into() };
-            self.allow("xenboot_t", &run, "domain", &["create"], &origin);
-            self.allow("xenboot_t", &channel_type(vm.kind), "event", &["create"], &origin);
-            let origin = Origin { line: vm.line, reason: "domain 0's kernel asks for the machine's memory map, or does not boot".into() };
-            self.allow(&run, "xen_t", "mmu", &["memorymap"], &origin);
-            let origin = Origin { line: vm.line, reason: "domain 0's kernel makes its own bounce buffers contiguous".into() };
-            self.allow(&run, &me, "mmu", &["exchange"], &origin);
-            // Early quirks of Linux: disk geometry, and two PCI functions that AMD machines have. Xen keeps the time.
-            self.refuse_silently(&run, "xen_t", "xen", &["firmware", "settime", "getcpuinfo", "readconsole"], &origin);
-            self.refuse_silently(&run, "device_t", "resource", &["use_iommu"], &origin);
-        }
+        self.refuse_silently(run, "xen_t", "xen2", &["pmu_use"], &origin);
+        self.refuse_silently(run, &me, "domain2", &["get_vnumainfo"], &origin);
+    }
+
+    /// What domain 0 needs because Xen and Linux treat it as the first domain.
+    fn domain_0(&mut self, vm: &Vm) {
+        let run = vm.kind.running_type();
+        let because = |reason: &str| Origin { line: vm.line, reason: reason.to_owned() };
+        let origin = because("Xen builds domain 0 at power-on");
+        self.allow("xenboot_t", &run, "domain", &["create"], &origin);
+        self.allow("xenboot_t", &channel_type(vm.kind), "event", &["create"], &origin);
+        let origin = because("domain 0's kernel asks for the machine's memory map, or does not boot");
+        self.allow(&run, "xen_t", "mmu", &["memorymap"], &origin);
+        let origin = because("domain 0's kernel makes its own bounce buffers contiguous");
+        self.allow(&run, &self_type(vm.kind), "mmu", &["exchange"], &origin);
+        // Early quirks of Linux: disk geometry, and two PCI functions that AMD machines have. Xen keeps the time.
+        self.refuse_silently(
+            &run,
+            "xen_t",
+            "xen",
+            &["firmware", "settime", "getcpuinfo", "readconsole"],
+            &origin,
+        );
+        self.refuse_silently(&run, "device_t", "resource", &["use_iommu"], &origin);
     }
 
     fn transition(&mut self, source: &str, target: &str, class: &'static str, result: &str) {
@@ -220,7 +265,9 @@ impl Maker {
     fn events(&mut self, a: &Vm, b: &Vm, origin: &Origin) {
         for (from, to) in [(a, b), (b, a)] {
             let channel = channel_type(from.kind);
-            self.allow(&from.kind.running_type(), &channel, "event", &["create", "send", "status"], origin);
+            for run in running(from.kind) {
+                self.allow(&run, &channel, "event", &["create", "send", "status"], origin);
+            }
             for label in labels(to.kind) {
                 self.allow(&channel, &label, "event", &["bind"], origin);
             }
@@ -230,47 +277,68 @@ impl Maker {
     /// A channel: `client` maps pages that `server` grants, and both send events.
     fn channel(&mut self, client: &Vm, server: &Vm, origin: &Origin) {
         self.events(client, server, origin);
-        let (client, server) = (client.kind.running_type(), server.kind.running_type());
-        self.allow(&client, &server, "grant", &["map_read", "map_write", "unmap"], origin);
+        for (client, server) in
+            running(client.kind).iter().flat_map(|c| running(server.kind).into_iter().map(move |s| (c, s)))
+        {
+            self.allow(client, &server, "grant", &["map_read", "map_write", "unmap"], origin);
+        }
     }
 
     fn permission(&mut self, plan: &Plan, vm: &Vm, permission: Permission, origin: &Origin) {
-        let (run, me) = (vm.kind.running_type(), self_type(vm.kind));
+        for run in running(vm.kind) {
+            self.permission_of(&run, plan, vm, permission, origin);
+        }
+    }
+
+    fn permission_of(&mut self, run: &str, plan: &Plan, vm: &Vm, permission: Permission, origin: &Origin) {
         match permission {
             Permission::BuildVms => {
-                self.allow(&run, "security_t", "security", &["check_context"], origin);
+                self.allow(run, "security_t", "security", &["check_context"], origin);
                 for target in plan.vms.iter().filter(|target| builds(vm, target)) {
                     self.build(vm, target, origin);
+                }
+                // Who gives labels also seals: the last right to be taken from a VM is taken by Builder.
+                for target in plan
+                    .vms
+                    .iter()
+                    .filter(|target| vm.kind == Kind::Builder && running(target.kind).len() > 1)
+                {
+                    self.relabel(run, &target.kind.starting_type(), &target.kind.running_type(), origin);
                 }
             }
             Permission::CreateHardwareDomain => {
                 for target in plan.vms.iter().filter(|target| target.kind == Kind::Pciback) {
                     let building = target.kind.building_type();
-                    self.allow(&run, &building, "domain2", &["create_hardware_domain"], origin);
+                    self.allow(run, &building, "domain2", &["create_hardware_domain"], origin);
                     // A hardware domain that could not be finished is shut down: this is how Xen stops the host.
-                    self.allow(&run, &building, "domain", &["shutdown"], origin);
+                    self.allow(run, &building, "domain", &["shutdown"], origin);
                 }
             }
             Permission::DestroyBootstrapper => {
                 for target in plan.vms.iter().filter(|target| target.kind == Kind::Bootstrapper) {
-                    self.allow(&run, &target.kind.running_type(), "domain", &["destroy"], origin);
+                    self.allow(run, &target.kind.running_type(), "domain", &["destroy"], origin);
                 }
             }
             Permission::ListVms => {
-                self.allow(&run, "domain_type", "domain", &["getdomaininfo"], origin);
-                self.allow(&run, "xen_t", "xen", &["physinfo"], origin);
-                self.allow(&run, "security_t", "security", &["check_context"], origin);
+                self.allow(run, "domain_type", "domain", &["getdomaininfo"], origin);
+                self.allow(run, "xen_t", "xen", &["physinfo"], origin);
+                self.allow(run, "security_t", "security", &["check_context"], origin);
             }
-            Permission::HostEvents => self.allow(&run, &me, "domain", &["set_virq_handler"], origin),
-            Permission::ReadHostConsole => self.allow(&run, "xen_t", "xen", &["readconsole"], origin),
-            Permission::WriteHostConsole => self.allow(&run, "xen_t", "xen", &["writeconsole"], origin),
-            Permission::Hardware => self.hardware(vm, origin),
-            Permission::HostPower => self.allow(&run, "xen_t", "xen", &["sleep"], origin),
+            Permission::HostEvents => {
+                self.allow(run, &self_type(vm.kind), "domain", &["set_virq_handler"], origin)
+            }
+            Permission::ReadHostConsole => self.allow(run, "xen_t", "xen", &["readconsole"], origin),
+            Permission::WriteHostConsole => self.allow(run, "xen_t", "xen", &["writeconsole"], origin),
+            Permission::Hardware => self.hardware(run, vm, origin),
+            Permission::HostPower => self.allow(run, "xen_t", "xen", &["sleep"], origin),
             Permission::LendDevices => {
-                for target in plan.vms.iter().filter(|target| target.may.iter().any(|g| g.permission == Permission::UseDevice))
+                for target in plan
+                    .vms
+                    .iter()
+                    .filter(|target| target.may.iter().any(|g| g.permission == Permission::UseDevice))
                 {
                     for label in labels(target.kind) {
-                        self.allow(&run, &label, "resource", &["add", "remove"], origin);
+                        self.allow(run, &label, "resource", &["add", "remove"], origin);
                     }
                 }
             }
@@ -287,39 +355,56 @@ impl Maker {
     /// `builder` makes, starts, stops and destroys `target`; it maps the target's memory only under the building label.
     fn build(&mut self, builder: &Vm, target: &Vm, origin: &Origin) {
         let by = builder.kind.running_type();
-        let (building, running) = (target.kind.building_type(), target.kind.running_type());
+        let (building, starting) = (target.kind.building_type(), target.kind.starting_type());
         self.allow(
             &by,
             &building,
             "domain",
-            &["create", "max_vcpus", "setdomainmaxmem", "hypercall", "setvcpucontext", "destroy", "getdomaininfo"],
+            &[
+                "create",
+                "max_vcpus",
+                "setdomainmaxmem",
+                "hypercall",
+                "setvcpucontext",
+                "destroy",
+                "getdomaininfo",
+            ],
             origin,
         );
-        self.allow(&by, &building, "domain2", &["resource_map", "relabelfrom"], origin);
-        self.allow(&by, &building, "mmu", &["map_read", "map_write", "adjust", "pinpage", "updatemp", "mmuext_op"], origin);
-        self.allow(&by, &running, "domain2", &["relabelto"], origin);
-        self.allow(&building, &running, "domain", &["transition"], origin);
-        self.allow(&by, &running, "domain", &["pause", "unpause", "destroy"], origin);
+        self.allow(&by, &building, "domain2", &["resource_map"], origin);
+        self.allow(
+            &by,
+            &building,
+            "mmu",
+            &["map_read", "map_write", "adjust", "pinpage", "updatemp", "mmuext_op"],
+            origin,
+        );
+        self.relabel(&by, &building, &starting, origin);
+        for running in running(target.kind) {
+            self.allow(&by, &running, "domain", &["pause", "unpause", "destroy"], origin);
+        }
         self.allow(&by, &channel_type(target.kind), "event", &["create"], origin);
         // The health port.
         self.events(builder, target, origin);
     }
 
-    /// The hardware domain.
-    fn hardware(&mut self, vm: &Vm, origin: &Origin) {
-        let (run, me) = (vm.kind.running_type(), self_type(vm.kind));
-        self.allow(&run, "xen_t", "mmu", &["memorymap"], origin);
-        self.allow(&run, &me, "mmu", &["exchange"], origin);
-        self.allow(&run, "domio_t", "mmu", &["map_read", "map_write"], origin);
-        self.allow(&run, "xen_t", "resource", &["setup"], origin);
-        self.allow(&run, &me, "resource", &["add", "remove"], origin);
+    fn relabel(&mut self, by: &str, from: &str, to: &str, origin: &Origin) {
+        self.allow(by, from, "domain2", &["relabelfrom"], origin);
+        self.allow(by, to, "domain2", &["relabelto"], origin);
+        self.allow(from, to, "domain", &["transition"], origin);
+    }
+
+    /// The hardware domain. What only its start needs goes to its starting type: Builder takes it away when it seals.
+    fn hardware(&mut self, run: &str, vm: &Vm, origin: &Origin) {
+        let me = self_type(vm.kind);
+        self.allow(run, "domio_t", "mmu", &["map_read", "map_write"], origin);
+        self.allow(run, &me, "resource", &["add", "remove"], origin);
         for resource in RESOURCES {
             self.allow(
-                &run,
+                run,
                 resource,
                 "resource",
                 &[
-                    "setup",
                     "stat_device",
                     "add_device",
                     "add_irq",
@@ -329,18 +414,25 @@ impl Maker {
                     "remove_irq",
                     "remove_iomem",
                     "remove_ioport",
-                    "plug",
-                    "unplug",
                     "use_iommu",
                 ],
                 origin,
             );
-            self.allow(&run, resource, "hvm", &["bind_irq"], origin);
         }
-        // ACPI tables on UEFI; the IO-APICs, without which no interrupt is routed.
-        self.allow(&run, "xen_t", "xen", &["firmware", "readapic"], origin);
         // Xen keeps the time.
-        self.refuse_silently(&run, "xen_t", "xen", &["settime", "getcpuinfo", "readconsole"], origin);
+        self.refuse_silently(run, "xen_t", "xen", &["settime", "getcpuinfo", "readconsole"], origin);
+        if run == vm.kind.starting_type() {
+            self.allow(run, "xen_t", "mmu", &["memorymap"], origin);
+            // Bounce buffers are made contiguous.
+            self.allow(run, &me, "mmu", &["exchange"], origin);
+            // ACPI tables on UEFI; the IO-APICs, without which no interrupt is routed; MMCONFIG.
+            self.allow(run, "xen_t", "xen", &["firmware", "readapic"], origin);
+            self.allow(run, "xen_t", "resource", &["setup"], origin);
+            for resource in RESOURCES {
+                self.allow(run, resource, "resource", &["setup", "plug", "unplug"], origin);
+                self.allow(run, resource, "hvm", &["bind_irq"], origin);
+            }
+        }
     }
 }
 

@@ -62,7 +62,8 @@ pub(crate) fn text(policy: &Policy) -> Result<String, Error> {
             format_args!("{verb} {} {}:{} {{ {permissions} }};", rule.source, rule.target, rule.class),
         );
     }
-    let types: Vec<&str> = policy.domain_types.iter().chain(&policy.other_types).map(String::as_str).collect();
+    let types: Vec<&str> =
+        policy.domain_types.iter().chain(&policy.other_types).map(String::as_str).collect();
     line(&mut out, format_args!("role system_r;\nrole system_r types {{ {} }};", types.join(" ")));
     line(&mut out, format_args!("user system_u roles {{ system_r }};"));
     for sid in &vectors.initial_sids {
@@ -77,8 +78,14 @@ fn assertions(policy: &Policy) -> Vec<String> {
     let running: Vec<&str> = policy.running_types().collect();
     vec![
         // Once a VM runs, nobody maps its memory or changes its page tables.
-        format!("domain_type {{ {} }}:mmu {{ map_read map_write remote_remap target_hack adjust physmap }}", running.join(" ")),
-        format!("domain_type {{ {} }}:domain {{ create hypercall setvcpucontext setdebugging }}", running.join(" ")),
+        format!(
+            "domain_type {{ {} }}:mmu {{ map_read map_write remote_remap target_hack adjust physmap }}",
+            running.join(" ")
+        ),
+        format!(
+            "domain_type {{ {} }}:domain {{ create hypercall setvcpucontext setdebugging }}",
+            running.join(" ")
+        ),
         // Nobody changes the rules.
         "domain_type security_t:security { load_policy setenforce setbool setsecparam }".to_owned(),
         // Nobody but a builder's hands makes a VM what it is.

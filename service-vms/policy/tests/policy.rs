@@ -9,7 +9,8 @@ const INITIAL_SIDS: &str = include_str!("vectors/initial_sids");
 const ACCESS_VECTORS: &str = include_str!("vectors/access_vectors");
 
 fn shipped() -> Plan {
-    ennead_manifest::check("host.toml", include_str!("../../../images/host.toml")).expect("the shipped manifest is valid")
+    ennead_manifest::check("host.toml", include_str!("../../../images/host.toml"))
+        .expect("the shipped manifest is valid")
 }
 
 fn policy() -> Policy {
@@ -36,11 +37,14 @@ fn only_the_bootstrapper_and_builder_create_domains() {
         policy.rules().iter().filter(|r| r.permissions.contains("create") && r.class == "domain").collect();
     creators.retain(|r| r.source != "xenboot_t");
     let pairs: Vec<_> = creators.iter().map(|r| (r.source.as_str(), r.target.as_str())).collect();
-    assert_eq!(pairs, [
-        ("bootstrapper_t", "builder_building_t"),
-        ("bootstrapper_t", "pciback_building_t"),
-        ("builder_t", "builder_building_t"),
-    ]);
+    assert_eq!(
+        pairs,
+        [
+            ("bootstrapper_t", "builder_building_t"),
+            ("bootstrapper_t", "pciback_building_t"),
+            ("builder_t", "builder_building_t"),
+        ]
+    );
 }
 
 #[test]
@@ -52,7 +56,8 @@ fn nobody_may_change_the_policy() {
 
 #[test]
 fn every_rule_names_a_line_of_the_manifest() {
-    let lines = u32::try_from(include_str!("../../../images/host.toml").lines().count()).expect("a short file");
+    let lines =
+        u32::try_from(include_str!("../../../images/host.toml").lines().count()).expect("a short file");
     for rule in policy().rules().iter().filter(|rule| rule.source != "xen_t") {
         assert!((1..=lines).contains(&rule.origin.line), "{rule:?}");
     }

@@ -23,7 +23,7 @@ pub const fn kernel_options(initial_domain: bool) -> &'static str {
     if initial_domain {
         "quiet printk.devkmsg=on"
     } else {
-        "quiet earlyprintk=xen keep_bootcon printk.devkmsg=on"
+        "quiet console=ttynull earlyprintk=xen keep_bootcon printk.devkmsg=on"
     }
 }
 

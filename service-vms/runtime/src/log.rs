@@ -1,8 +1,7 @@
 //! Events of `tracing`, and panics, on Xen's console.
 //!
-//! `tracing::info!(vm = %name, domid, "vm built")`: the message is the milestone, the fields are what it is about.
-//! Level info and above. An event of level error has the milestone `error`; its own message, if it has another one,
-//! becomes the field `what`. Spans are ignored.
+//! `tracing::info!(vm = %name, memory_kib, "built")`: the message is the milestone, the fields are what it is about (`_` in
+//! a field's name becomes `-`: `memory-kib=4096`). Level info and above; spans are ignored.
 //!
 //! A line is one write to /dev/kmsg, which copies it into the kernel's buffer: it waits for nobody. A write that fails
 //! is ignored.
@@ -117,15 +116,7 @@ impl Subscriber for EventLog {
         let mut visitor = Fields { message: String::new(), fields: Line::fields() };
         event.record(&mut visitor);
         let Fields { message, fields } = visitor;
-        let mut line = if *event.metadata().level() == Level::ERROR {
-            let mut line = Line::new(&self.log.vm, "error");
-            if !matches!(message.as_str(), "" | "error") {
-                line.field("what", &message);
-            }
-            line
-        } else {
-            Line::new(&self.log.vm, &message)
-        };
+        let mut line = Line::new(&self.log.vm, if message.is_empty() { "event" } else { &message });
         line.append(&fields);
         self.log.sink.put(&line.into_bytes());
     }
@@ -152,7 +143,7 @@ impl Visit for Fields {
         match field.name() {
             "message" => self.message.push_str(value),
             // `r#type = 1` is the field `type`.
-            name => self.fields.field(name.strip_prefix("r#").unwrap_or(name), value),
+            name => self.fields.field(&name.strip_prefix("r#").unwrap_or(name).replace('_', "-"), value),
         }
     }
 
@@ -204,7 +195,7 @@ mod tests {
             let span = tracing::info_span!("work");
             let _in = span.enter();
             tracing::info!("healthy");
-            tracing::info!(vm = "pciback", domid = 3, ok = true, r#type = %"pv", "vm built");
+            tracing::info!(vm = "pciback", memory_kib = 3, ok = true, r#type = %"pv", "built");
             tracing::warn!(reason = "two words", "slow");
             tracing::debug!("not this");
             tracing::trace!("nor this");
@@ -213,26 +204,24 @@ mod tests {
             lines,
             [
                 "<2>ennead builder: healthy\n",
-                "<2>ennead builder: vm built vm=pciback domid=3 ok=true type=pv\n",
+                "<2>ennead builder: built vm=pciback memory-kib=3 ok=true type=pv\n",
                 "<2>ennead builder: slow reason=\"two words\"\n",
             ]
         );
     }
 
     #[test]
-    fn errors_have_the_milestone_error() {
+    fn errors_keep_their_milestone_and_tell_the_chain() {
         let cause = std::io::Error::other(anyhow::anyhow!("inner").context("outer"));
         let lines = logged(|| {
-            tracing::error!(cause = &cause as &dyn std::error::Error, "error");
-            tracing::error!(vm = "pciback", "cannot build");
+            tracing::error!(vm = "pciback", cause = &cause as &dyn std::error::Error, "failed");
             tracing::error!(code = 1);
         });
         assert_eq!(
             lines,
             [
-                "<2>ennead builder: error cause=\"outer: inner\"\n",
-                "<2>ennead builder: error what=\"cannot build\" vm=pciback\n",
-                "<2>ennead builder: error code=1\n",
+                "<2>ennead builder: failed vm=pciback cause=\"outer: inner\"\n",
+                "<2>ennead builder: event code=1\n",
             ]
         );
     }

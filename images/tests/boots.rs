@@ -1,0 +1,91 @@
+//! The end-to-end tests: real Xen in QEMU. They take minutes, so `cargo test` leaves them out; `./test` runs them one
+//! after the other (`-- --ignored --test-threads=1`). Names that begin with `long_` are for `./test --long`.
+#![forbid(unsafe_code)]
+
+use ennead_images::cache::Cache;
+use ennead_images::host::{self, Options};
+use ennead_images::progress::Progress;
+use ennead_images::qemu::{Accel, Firmware, Settings};
+use ennead_images::scenario::{self, Setup};
+
+fn setup() -> Setup {
+    let build = Options::standard();
+    let memory_mib = ennead_images::plan::check(&build.manifest).unwrap().plan.host.memory_mib;
+    let machine = Settings {
+        iso: build.out.clone(),
+        firmware: Firmware::Bios,
+        memory_mib,
+        // What every machine has; KVM hides mistakes that only slow machines show.
+        accel: Accel::Tcg,
+        resets: false,
+        extra: Vec::new(),
+        log: build.out.with_file_name("serial.log"),
+    };
+    Setup { cache: Cache::from_environment().unwrap(), progress: Progress::Plain, build, machine }
+}
+
+fn holds(name: &str) {
+    let report = scenario::find(name).unwrap().run(&setup(), true);
+    println!("{}", report.figures());
+    assert!(
+        report.failed().is_empty(),
+        "{} checks held, these did not:\n{}",
+        report.held(),
+        report.failed().join("\n")
+    );
+    assert!(report.held() > 0, "nothing was checked");
+}
+
+#[test]
+#[ignore = "boots Xen in QEMU: ./test"]
+fn a_host_boots_and_has_no_dom0() {
+    holds("boot");
+}
+
+#[test]
+#[ignore = "boots Xen in QEMU: ./test"]
+fn bios_and_uefi_start_the_same_iso() {
+    holds("firmware");
+}
+
+#[test]
+#[ignore = "boots Xen in QEMU: ./test"]
+fn modified_files_are_refused() {
+    holds("refuse");
+}
+
+#[test]
+#[ignore = "boots Xen in QEMU: ./test"]
+fn a_vm_that_cannot_start_is_named() {
+    holds("fault");
+}
+
+#[test]
+#[ignore = "boots Xen in QEMU: ./test"]
+fn power_off_and_reboot_work() {
+    holds("power");
+}
+
+#[test]
+#[ignore = "boots Xen in QEMU: ./test"]
+fn ten_boots_in_a_row_succeed() {
+    holds("repeat");
+}
+
+#[test]
+#[ignore = "builds everything: ./test"]
+fn the_same_inputs_give_the_same_iso() {
+    let setup = setup();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str| {
+        let iso = folder.path().join(name);
+        let host = host::build(&setup.cache, Progress::Silent, &setup.build).unwrap();
+        host.write_iso(&setup.cache, Progress::Silent, &iso).unwrap();
+        std::fs::read(iso).unwrap()
+    };
+    let first = write("one.iso");
+    // Dates in files count in seconds, those of FAT in two.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    assert!(first == write("two.iso"), "two builds of the same host differ");
+    assert!(first.len() <= 64 << 20, "the ISO is larger than 64 MiB: {} bytes", first.len());
+}
