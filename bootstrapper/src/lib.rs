@@ -43,7 +43,13 @@ pub fn build(store: &Store) -> anyhow::Result<()> {
     let events = EventChannels::open().context("Cannot open the event channels")?;
     let launcher = Launcher { control: &control, events: &events, store, me: ME };
     let mut running: Vec<&Vm> = Vec::new();
-    for vm in store.boot_plan().plan.vms.iter().filter(|vm| vm.built_by_bootstrapper && vm.kind != Kind::Bootstrapper) {
+    for vm in store
+        .boot_plan()
+        .plan
+        .vms
+        .iter()
+        .filter(|vm| vm.built_by_bootstrapper && vm.kind != Kind::Bootstrapper)
+    {
         if let Err(e) = start(&launcher, vm) {
             let e = anyhow::Error::from(e).context(format!("{} does not start", vm.name));
             error!(vm = %vm.name, cause = %format!("{e:#}"), "failed");

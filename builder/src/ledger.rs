@@ -160,3 +160,64 @@ fn changeable(entry: &Entry) -> Result<(), Error> {
     };
     Err(Error::Refused { name: entry.vm.name.clone(), reason })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: DomId = DomId(1);
+
+    fn ledger() -> Ledger {
+        // The shipped host, and one more VM that Builder builds.
+        let text = format!("{}\n{}", include_str!("../../images/host.toml"), EXTRA);
+        let plan = ennead_manifest::check("host.toml", &text).unwrap_or_else(|report| panic!("{report}"));
+        Ledger::new(&BootPlan { manifest_sha256: String::new(), images: BTreeMap::new(), plan })
+    }
+
+    const EXTRA: &str = "[vm.state]\nkind = \"xenstore-state\"\ndomid = 4\nsuccessor-domid = 5\nkernel = \"service\"\n\
+                         memory-mib = 32\nrestart = { policy = \"on-crash\" }\n[vm.state.may]\nwrite-host-console = \"x\"\n";
+
+    #[test]
+    fn only_its_builder_may_map_a_vm_and_only_while_it_is_built() {
+        let mut ledger = ledger();
+        let mappers = |ledger: &Ledger| ledger.get(DomId(4)).map(|entry| entry.mappers().to_vec());
+        assert_eq!(mappers(&ledger), Some(vec![]));
+        ledger.begin_build("state", ME).expect("absent");
+        assert_eq!(mappers(&ledger), Some(vec![ME]));
+        assert_eq!(ledger.begin_build("state", ME).expect_err("being built"), Error::Present("state".into()));
+        ledger.end_build(DomId(4), true);
+        assert_eq!(mappers(&ledger), Some(vec![]));
+        assert_eq!(ledger.check_destroy("state"), Ok(DomId(4)));
+    }
+
+    #[test]
+    fn a_build_that_fails_leaves_the_vm_absent() {
+        let mut ledger = ledger();
+        ledger.begin_build("state", ME).expect("absent");
+        ledger.end_build(DomId(4), false);
+        assert_eq!(ledger.check_destroy("state"), Err(Error::Absent("state".into())));
+        ledger.begin_build("state", ME).expect("absent again");
+    }
+
+    #[test]
+    fn what_is_not_builders_to_change_is_refused_with_the_reason() {
+        let mut ledger = ledger();
+        for name in ["bootstrapper", "builder", "pciback"] {
+            assert!(matches!(ledger.begin_build(name, ME), Err(Error::Refused { .. })), "{name}");
+            assert!(matches!(ledger.check_destroy(name), Err(Error::Refused { .. })), "{name}");
+        }
+        assert_eq!(ledger.check_destroy("nobody"), Err(Error::Unknown("nobody".into())));
+    }
+
+    #[test]
+    fn deaths_are_seen_once_and_a_vm_in_the_making_is_not_dead() {
+        let mut ledger = ledger();
+        assert_eq!(ledger.observe(&[ME, DomId(3), DomId(99)]), []);
+        ledger.begin_build("state", ME).expect("absent");
+        assert_eq!(ledger.observe(&[ME, DomId(3)]), []);
+        ledger.end_build(DomId(4), true);
+        assert_eq!(ledger.observe(&[ME, DomId(3), DomId(4)]), []);
+        assert_eq!(ledger.observe(&[ME, DomId(3)]), [DomId(4)]);
+        assert_eq!(ledger.observe(&[ME, DomId(3)]), []);
+    }
+}

@@ -96,7 +96,7 @@ struct Run {
     #[arg(long, value_name = "MIB")]
     memory: Option<u32>,
     /// What executes the machine's instructions
-    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    #[arg(long, value_enum, default_value_t = Accel::Tcg)]
     accel: Accel,
     /// Further options of QEMU's
     #[arg(last = true, value_name = "QEMU OPTIONS")]

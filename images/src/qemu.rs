@@ -27,7 +27,7 @@ pub enum Firmware {
 /// What executes the machine's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Accel {
-    /// KVM where it can be used, else emulation.
+    /// KVM where it can be used and this is no virtual machine itself, else emulation.
     Auto,
     /// Emulation.
     Tcg,
@@ -38,8 +38,11 @@ pub enum Accel {
 impl Accel {
     fn use_kvm(self) -> bool {
         let usable = || std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+        // KVM inside a virtual machine can be so slow that Xen never gets anywhere (seen).
+        let virtual_machine =
+            || std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" hypervisor "));
         match self {
-            Self::Auto => usable(),
+            Self::Auto => usable() && !virtual_machine(),
             Self::Tcg => false,
             Self::Kvm => true,
         }

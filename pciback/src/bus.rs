@@ -66,14 +66,18 @@ fn driver(function: &Path) -> String {
 /// Reads `0x010601`.
 fn number(path: &Path) -> io::Result<u32> {
     let text = fs::read_to_string(path)?;
-    text.trim()
-        .strip_prefix("0x")
-        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{}: `{}` is no number", path.display(), text.trim())))
+    text.trim().strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok()).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{}: `{}` is no number", path.display(), text.trim()),
+        )
+    })
 }
 
 fn narrow(id: u32) -> io::Result<u16> {
-    u16::try_from(id).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("PCI id {id:#x} has more than 16 bits")))
+    u16::try_from(id).map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("PCI id {id:#x} has more than 16 bits"))
+    })
 }
 
 #[cfg(test)]
@@ -94,18 +98,25 @@ mod tests {
 
     #[test]
     fn functions_come_by_address_and_controllers_are_known() {
-        let root = bus("ok", &[
-            ("0000:00:03.0", "0x020000", "0x8086", "0x10d3"),
-            ("0000:00:00.0", "0x060000", "0x8086", "0x29c0"),
-            ("0000:00:1f.2", "0x010601", "0x8086", "0x2922"),
-        ]);
+        let root = bus(
+            "ok",
+            &[
+                ("0000:00:03.0", "0x020000", "0x8086", "0x10d3"),
+                ("0000:00:00.0", "0x060000", "0x8086", "0x29c0"),
+                ("0000:00:1f.2", "0x010601", "0x8086", "0x2922"),
+            ],
+        );
         let found = functions(&root).expect("readable");
-        let short: Vec<_> = found.iter().map(|f| (f.address.to_string(), f.class, f.is_controller())).collect();
-        assert_eq!(short, [
-            ("0000:00:00.0".to_owned(), 0x06_0000, false),
-            ("0000:00:03.0".to_owned(), 0x02_0000, true),
-            ("0000:00:1f.2".to_owned(), 0x01_0601, true)
-        ]);
+        let short: Vec<_> =
+            found.iter().map(|f| (f.address.to_string(), f.class, f.is_controller())).collect();
+        assert_eq!(
+            short,
+            [
+                ("0000:00:00.0".to_owned(), 0x06_0000, false),
+                ("0000:00:03.0".to_owned(), 0x02_0000, true),
+                ("0000:00:1f.2".to_owned(), 0x01_0601, true)
+            ]
+        );
         assert_eq!((found[1].vendor, found[1].device), (0x8086, 0x10d3));
     }
 
@@ -115,6 +126,9 @@ mod tests {
         let e = functions(&root).expect_err("not a number").to_string();
         assert!(e.ends_with("0000:00:00.0/class: `six` is no number"), "{e}");
         let root = bus("wide", &[("0000:00:00.0", "0x060000", "0x18086", "0x1")]);
-        assert_eq!(functions(&root).expect_err("too wide").to_string(), "PCI id 0x18086 has more than 16 bits");
+        assert_eq!(
+            functions(&root).expect_err("too wide").to_string(),
+            "PCI id 0x18086 has more than 16 bits"
+        );
     }
 }

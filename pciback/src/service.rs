@@ -41,7 +41,10 @@ impl Service {
     pub fn offer(runtime: Runtime) -> anyhow::Result<Self> {
         let events = EventChannels::open().context("Cannot open the event channels")?;
         let [client] = runtime.params.answers.as_slice() else {
-            anyhow::bail!("pciback answers one VM, Builder; the boot parameters name {}", runtime.params.answers.len())
+            anyhow::bail!(
+                "pciback answers one VM, Builder; the boot parameters name {}",
+                runtime.params.answers.len()
+            )
         };
         let builder = Server::offer(client.domid, &events).context("Cannot offer the channel to Builder")?;
         ensure!(
@@ -111,7 +114,8 @@ fn answer(request: &Request, sysfs: &Path) -> (Vec<Reply>, Then) {
 fn controllers(sysfs: &Path) -> Vec<Reply> {
     match bus::functions(sysfs) {
         Ok(functions) => {
-            let controllers: Vec<Controller> = functions.into_iter().filter(bus::Function::is_controller).map(told).collect();
+            let controllers: Vec<Controller> =
+                functions.iter().filter(|f| f.is_controller()).map(told).collect();
             info!(count = controllers.len(), "controllers");
             controllers_in_parts(&controllers)
         }
@@ -122,7 +126,7 @@ fn controllers(sysfs: &Path) -> Vec<Reply> {
     }
 }
 
-fn told(function: bus::Function) -> Controller {
+fn told(function: &bus::Function) -> Controller {
     Controller {
         address: function.address,
         class: function.class,

@@ -205,3 +205,35 @@ impl Launcher<'_> {
         Err(Error::Silent { domid })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: &str) -> String {
+        let text = include_str!("../../../images/host.toml");
+        let plan = ennead_manifest::check("host.toml", text).expect("the shipped manifest is valid");
+        command_line(&plan, plan.vm(name).expect("in the manifest")).expect("valid names")
+    }
+
+    #[test]
+    fn the_command_line_says_what_the_manifest_says() {
+        assert_eq!(
+            line("builder"),
+            "quiet console=ttynull earlyprintk=xen keep_bootcon printk.devkmsg=on xen_privcmd.unrestricted \
+             ennead.vm=builder ennead.talks-to=pciback:3:8"
+        );
+        assert_eq!(
+            line("pciback"),
+            "quiet printk.devkmsg=on swiotlb=2048 ennead.vm=pciback ennead.answers=builder:1"
+        );
+    }
+
+    #[test]
+    fn a_vm_reads_its_command_line_back() {
+        let health = HealthPort { domid: DomId(0), port: Port(9) };
+        let params: Params = format!("{} {health}", line("builder")).parse().expect("what we write we read");
+        assert_eq!(params.health, Some(health));
+        assert_eq!(params.server("pciback").map(|server| server.gref), Some(GrantRef(FIRST_GREF)));
+    }
+}

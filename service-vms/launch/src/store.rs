@@ -140,3 +140,137 @@ fn check_image(name: &str, data: &[u8], signed: &Image) -> Result<(), Refused> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use ed25519_dalek::{Signer as _, SigningKey};
+
+    use super::*;
+
+    /// A signed store of the shipped manifest, whose images are a few bytes each.
+    fn signed() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let text = include_str!("../../../images/host.toml");
+        let plan = ennead_manifest::check("host.toml", text).expect("the shipped manifest is valid");
+        let mut images = BTreeMap::new();
+        fs::create_dir(dir.path().join("images")).expect("directory");
+        for vm in plan.built_by_bootstrapper() {
+            for name in [vm.kernel_image(), vm.ramdisk_image()] {
+                let data = format!("the image {name}").into_bytes();
+                let sha256 = hex(&Sha256::digest(&data));
+                fs::write(dir.path().join("images").join(&name), &data).expect("file");
+                images.insert(name, Image { sha256, size: u64::try_from(data.len()).expect("small") });
+            }
+        }
+        let manifest_sha256 = hex(&Sha256::digest(text));
+        let boot = BootPlan { manifest_sha256, images, plan }.to_toml().expect("valid");
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let file = |name: &str, data: &[u8]| fs::write(dir.path().join(name), data).expect("file");
+        file("plan.toml", boot.as_bytes());
+        file("plan.sig", &key.sign(boot.as_bytes()).to_bytes());
+        file("plan.pub", key.verifying_key().as_bytes());
+        dir
+    }
+
+    fn check(dir: &Path) -> Result<usize, String> {
+        Store::open(dir).and_then(|store| store.verify_all()).map_err(|refused| refused.to_string())
+    }
+
+    fn flip(path: &Path) {
+        let mut data = fs::read(path).expect("file");
+        let middle = data.len() / 2;
+        data[middle] ^= 1;
+        fs::write(path, data).expect("file");
+    }
+
+    #[test]
+    fn what_was_signed_is_accepted() {
+        assert_eq!(check(signed().path()), Ok(4));
+    }
+
+    #[test]
+    fn one_flipped_bit_anywhere_is_refused_and_named() {
+        for (file, named) in [
+            ("plan.toml", "manifest: Its signature (plan.sig) does not match"),
+            ("plan.sig", "manifest: Its signature (plan.sig) does not match"),
+            ("images/driver.kernel", "driver.kernel: SHA-256 is "),
+            ("images/service.kernel", "service.kernel: SHA-256 is "),
+            ("images/builder.ramdisk", "builder.ramdisk: SHA-256 is "),
+            ("images/pciback.ramdisk", "pciback.ramdisk: SHA-256 is "),
+        ] {
+            let dir = signed();
+            flip(&dir.path().join(file));
+            let refused = check(dir.path()).expect_err(file);
+            assert!(refused.starts_with(named), "{file}: {refused}");
+        }
+    }
+
+    #[test]
+    fn another_key_does_not_do() {
+        let dir = signed();
+        let other = SigningKey::from_bytes(&[8; 32]).verifying_key();
+        fs::write(dir.path().join("plan.pub"), other.as_bytes()).expect("file");
+        assert!(check(dir.path()).expect_err("another key").starts_with("manifest: Its signature"));
+    }
+
+    #[test]
+    fn missing_short_and_long_files_are_named() {
+        for (file, data, named) in [
+            ("plan.pub", Some(&b"short"[..]), "key: plan.pub has 5 bytes, not 32"),
+            ("plan.sig", Some(b"short"), "signature: plan.sig has 5 bytes, not 64"),
+            ("plan.sig", Some(&[0; 65]), "signature: Cannot read plan.sig: longer than 64 bytes"),
+            ("plan.sig", None, "signature: Cannot read plan.sig: No such file"),
+            (
+                "images/builder.ramdisk",
+                Some(b"short"),
+                "builder.ramdisk: 5 bytes, but the signed plan says 25",
+            ),
+            (
+                "images/builder.ramdisk",
+                Some(&[0; 99]),
+                "builder.ramdisk: Cannot read it: longer than 25 bytes",
+            ),
+            ("images/builder.ramdisk", None, "builder.ramdisk: Cannot read it: No such file"),
+        ] {
+            let dir = signed();
+            let path = dir.path().join(file);
+            fs::remove_file(&path).expect("file");
+            if let Some(data) = data {
+                fs::write(&path, data).expect("file");
+            }
+            let refused = check(dir.path()).expect_err(file);
+            assert!(refused.starts_with(named), "{file}: {refused}");
+        }
+    }
+
+    #[test]
+    fn the_archive_holds_the_whole_store_but_the_key() {
+        let dir = signed();
+        let archive = Store::open(dir.path()).and_then(|store| store.archive()).expect("signed");
+        let mut names = Vec::new();
+        let mut rest = archive.as_slice();
+        loop {
+            let reader = cpio::newc::Reader::new(rest).expect("an archive");
+            if reader.entry().is_trailer() {
+                break;
+            }
+            names.push(reader.entry().name().to_owned());
+            rest = reader.finish().expect("an archive");
+        }
+        assert_eq!(
+            names,
+            [
+                "images",
+                "plan.toml",
+                "plan.sig",
+                "images/builder.ramdisk",
+                "images/driver.kernel",
+                "images/pciback.ramdisk",
+                "images/service.kernel"
+            ]
+        );
+    }
+}

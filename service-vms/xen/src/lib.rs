@@ -13,6 +13,8 @@ mod ids;
 mod ioctl;
 mod mapping;
 mod page;
+#[cfg(feature = "probe")]
+pub mod probe;
 mod sys;
 
 #[cfg(feature = "control")]

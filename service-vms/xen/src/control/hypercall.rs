@@ -75,6 +75,35 @@ impl Privcmd {
         self.buffer.read(DATA, out).ok_or_else(too_big)
     }
 
+    /// Any hypercall with a structure; the closure gets its address and gives all five arguments. Gives Xen's number and
+    /// the structure as Xen left it.
+    ///
+    /// # Safety
+    /// Xen must reach no memory of ours besides the structure and the data page, and whatever it writes to the structure
+    /// must be valid for its type.
+    #[cfg(feature = "probe")]
+    pub(super) unsafe fn any<T: Copy>(
+        &self,
+        number: u32,
+        op: T,
+        arguments: impl FnOnce(u64) -> [u64; 5],
+    ) -> io::Result<(u32, T)> {
+        let at = self.place(op)?;
+        let mut request =
+            sys::PrivcmdHypercall { op: u64::from(number), arg: arguments(self.address(OPERATION)) };
+        // SAFETY: the number belongs to the structure; the caller vouches for the addresses.
+        let result = unsafe { ioctl::request_raw(&self.device, sys::IOCTL_PRIVCMD_HYPERCALL, &mut request) }?;
+        // SAFETY: `place` wrote a valid structure there; the caller vouches for what Xen did to it.
+        Ok((result, unsafe { at.read() }))
+    }
+
+    /// Empties the data page; its address.
+    #[cfg(feature = "probe")]
+    pub(super) fn data_page<T>(&self) -> *mut T {
+        let _in_range = self.buffer.fill(DATA, PAGE_SIZE, 0);
+        self.buffer.start().as_ptr().wrapping_add(DATA).cast()
+    }
+
     pub(super) fn console_read(&self, out: &mut [u8]) -> io::Result<usize> {
         let room = out.len().min(BUFFER_SIZE - DATA);
         let arguments = [u64::from(xc::CONSOLEIO_read), room as u64, self.address(DATA)];

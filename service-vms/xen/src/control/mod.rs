@@ -10,6 +10,8 @@ mod info;
 mod libxc;
 mod lifecycle;
 mod memory;
+#[cfg(feature = "probe")]
+pub(crate) mod probe;
 mod start;
 
 pub use info::{DomainInfo, DomainState, HostInfo, ShutdownReason};
