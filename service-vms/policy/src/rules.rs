@@ -325,7 +325,7 @@ impl Maker {
                 self.allow(run, "security_t", "security", &["check_context"], origin);
             }
             Permission::HostEvents => {
-                self.allow(run, &self_type(vm.kind), "domain", &["set_virq_handler"], origin)
+                self.allow(run, &self_type(vm.kind), "domain", &["set_virq_handler"], origin);
             }
             Permission::ReadHostConsole => self.allow(run, "xen_t", "xen", &["readconsole"], origin),
             Permission::WriteHostConsole => self.allow(run, "xen_t", "xen", &["writeconsole"], origin),

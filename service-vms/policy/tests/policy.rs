@@ -24,10 +24,36 @@ fn policy() -> Policy {
 
 #[test]
 fn nobody_maps_the_memory_of_a_vm_that_runs() {
-    let running = [Kind::Builder, Kind::Pciback].map(Kind::running_type);
-    for rule in policy().rules().iter().filter(|rule| running.contains(&rule.target) && rule.class == "mmu") {
-        panic!("{} -> {} : mmu {:?}", rule.source, rule.target, rule.permissions);
+    let running =
+        [Kind::Builder, Kind::Pciback].map(|kind| [kind.running_type(), kind.starting_type()]).concat();
+    let policy = policy();
+    let mapping: Vec<_> =
+        policy.rules().iter().filter(|rule| running.contains(&rule.target) && rule.class == "mmu").collect();
+    assert!(mapping.is_empty(), "{mapping:?}");
+}
+
+#[test]
+fn what_pciback_needs_to_start_is_gone_once_it_is_sealed() {
+    let policy = policy();
+    let may = |source: &str, class: &str, permission: &str| {
+        policy.rules().iter().any(|rule| {
+            rule.source == source
+                && rule.class == class
+                && rule.permissions.contains(permission)
+                && !rule.silent_refusal
+        })
+    };
+    for (class, permission) in [
+        ("xen", "firmware"),
+        ("xen", "readapic"),
+        ("mmu", "memorymap"),
+        ("mmu", "exchange"),
+        ("resource", "setup"),
+    ] {
+        assert!(may("pciback_starting_t", class, permission), "{class} {permission}");
+        assert!(!may("pciback_t", class, permission), "{class} {permission}");
     }
+    assert!(may("pciback_t", "xen", "sleep"));
 }
 
 #[test]
