@@ -69,15 +69,17 @@ fn start(launcher: &Launcher<'_>, vm: &Vm) -> Result<(), ennead_launch::Error> {
     Ok(())
 }
 
-/// Destroys what was built. A hardware domain is different: Xen has given it the hardware, and its shutdown is the host's.
+/// Destroys what was built, and stops the host if Xen already has its hardware domain: its shutdown is the host's.
 fn take_back(control: &Control, failed: &Vm, running: &[&Vm]) {
-    for vm in running.iter().filter(|vm| vm.kind != Kind::Pciback) {
+    let (hardware, others): (Vec<&Vm>, Vec<&Vm>) =
+        running.iter().chain([&failed]).copied().partition(|vm| vm.kind == Kind::Pciback);
+    for vm in others.iter().filter(|vm| vm.name != failed.name) {
         if let Err(e) = control.destroy_domain(DomId(vm.domid)) {
             error!(vm = %vm.name, cause = %e, "not-destroyed");
         }
     }
-    if failed.kind == Kind::Pciback || running.iter().any(|vm| vm.kind == Kind::Pciback) {
-        // Fails where no hardware domain came to be: then domain 0 still is the hardware domain, and its own end is the host's.
-        let _ = control.remote_shutdown(DomId(failed.domid), ShutdownReason::PowerOff);
+    for vm in hardware {
+        // Fails where it never came to be: then domain 0 still is the hardware domain, and its own end is the host's.
+        let _ = control.remote_shutdown(DomId(vm.domid), ShutdownReason::PowerOff);
     }
 }

@@ -55,7 +55,7 @@ impl Host {
             .context("The plan has no builder")?;
         let control = Control::open().context("Cannot open Xen's control interface")?;
         let events = EventChannels::open().context("Cannot open the event channels")?;
-        // First the ports, then the handler, then (in `run`) the list of domains: no death can be missed.
+        // First the ports, then the handler, then (in `take_over`) the list of domains: no death can be missed.
         let died = events.bind_virq(Virq::DomExc)?;
         let typed = events.bind_virq(Virq::Console)?;
         control.set_virq_handler(Virq::DomExc, me)?;
@@ -71,11 +71,11 @@ impl Host {
         Ok(Self { control, events, died, typed, store, ledger, lines, me, params, health, pciback: None })
     }
 
-    /// Reports that Builder is well, takes over from the bootstrapper, builds what the plan leaves to Builder, then serves for ever.
+    /// Reports that Builder is well, takes over from the bootstrapper, and builds what the plan leaves to Builder.
     ///
     /// # Errors
     /// When Xen refuses something without which the host cannot go on.
-    pub fn run(&mut self) -> anyhow::Result<Infallible> {
+    pub fn take_over(&mut self) -> anyhow::Result<()> {
         if let Some(health) = self.health.take() {
             health.report()?;
         }
@@ -87,6 +87,14 @@ impl Host {
             self.build(&vm.name);
         }
         info!(vms = self.control.domains()?.len(), "host-ready");
+        Ok(())
+    }
+
+    /// Serves until the host ends.
+    ///
+    /// # Errors
+    /// When Xen refuses something without which the host cannot go on.
+    pub fn serve(&mut self) -> anyhow::Result<Infallible> {
         loop {
             match self.events.wait(None)? {
                 Some(port) if port == self.died => self.look()?,

@@ -8,6 +8,8 @@ use ennead_builder::host::Host;
 fn main() -> ! {
     ennead_runtime::run(|runtime| {
         tracing::info!("started");
-        Host::open(runtime, Path::new("/"))?.run()
+        let mut host = Host::open(runtime, Path::new("/"))?;
+        host.take_over()?;
+        host.serve()
     })
 }

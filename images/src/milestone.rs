@@ -9,8 +9,10 @@ pub struct Milestone {
     pub vm: String,
     /// What happened: lower-case letters, digits and hyphens.
     pub name: String,
-    /// Details, in the line's order.
+    /// Details, in the line's order, but for the time.
     pub values: Vec<(String, String)>,
+    /// `t=`: the VM's own clock, seconds.
+    pub clock: Option<String>,
 }
 
 impl Milestone {
@@ -44,14 +46,15 @@ impl Milestone {
         }
     }
 
-    /// Errors come as `error what=NAME ...`: what went wrong is the milestone.
+    /// Errors come as `error what=NAME ...`: what went wrong is the milestone. The time is kept apart.
     fn normal(vm: &str, name: &str, mut values: Vec<(String, String)>) -> Self {
         let mut name = name.to_owned();
         let what = values.iter().position(|(key, value)| key == "what" && is_word(value));
         if let Some(at) = what.filter(|_| name == "error") {
             name = values.remove(at).1;
         }
-        Self { vm: vm.to_owned(), name, values }
+        let clock = values.iter().position(|(key, _)| key == "t").map(|at| values.remove(at).1);
+        Self { vm: vm.to_owned(), name, values, clock }
     }
 
     /// Whether it is this milestone of this VM.
@@ -174,6 +177,13 @@ mod tests {
         assert_eq!(parsed("ennead builder: error what=failed vm=x"), "builder: failed vm=x");
         assert_eq!(parsed("ennead builder: error cause=\"no memory\""), "builder: error cause=\"no memory\"");
         assert_eq!(parsed("ennead builder: vm memory_kib=7"), "builder: vm memory-kib=7");
+    }
+
+    #[test]
+    fn the_clock_is_no_detail() {
+        let milestone = Milestone::parse("ennead builder: sealed domid=3 t=17.25").unwrap();
+        assert_eq!(milestone.to_string(), "builder: sealed domid=3");
+        assert_eq!(milestone.clock.as_deref(), Some("17.25"));
     }
 
     #[test]

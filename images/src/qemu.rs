@@ -12,6 +12,9 @@ use anyhow::{Context, Result};
 /// How many lines of the serial console an error shows.
 const SHOWN_LINES: usize = 30;
 
+/// What Xen says when nothing comes any more.
+const ENDS: [(&str, &str); 2] = [("Panic on CPU", "Xen crashed"), ("halting machine", "Xen halted the host")];
+
 /// OVMF's program and its empty variable store.
 const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
 
@@ -282,10 +285,10 @@ impl Machine {
                         return result
                             .map_err(|error| self.with_lines(&format!("Waiting for {what}: {error:#}")));
                     }
-                    if line.text.contains("Panic on CPU") {
-                        // The reason comes in the lines behind it.
+                    if let Some((_, end)) = ENDS.iter().find(|(text, _)| line.text.contains(text)) {
+                        // The reason may come in the lines behind it.
                         while self.next_line(Duration::from_secs(2)).is_some() {}
-                        return Err(self.with_lines(&format!("Xen crashed before {what}")));
+                        return Err(self.with_lines(&format!("{end} before {what}")));
                     }
                 }
                 None if self.shared.lock().ended => {

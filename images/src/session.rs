@@ -61,9 +61,7 @@ impl Session {
     /// # Errors
     /// As [`Session::wait`].
     pub fn until_ready(&mut self) -> Result<Duration> {
-        Ok(self
-            .wait("the milestone `host-ready`", PATIENCE, |milestone| milestone.is("builder", "host-ready"))?
-            .0)
+        Ok(self.wait("`host-ready`", PATIENCE, |milestone| milestone.is("builder", "host-ready"))?.0)
     }
 
     /// Asks Builder which VMs there are.

@@ -75,7 +75,7 @@ fn in_plain_words(milestone: &Milestone) -> Option<String> {
     let value = |key: &str| milestone.value(key).unwrap_or("?");
     let memory = |key: &str| milestone.number(key).map_or_else(|| "?".to_owned(), mib);
     Some(match (vm.as_str(), name.as_str()) {
-        (_, "vm" | "list-end" | "controller") => return None,
+        (_, "vm" | "list-end" | "controller") | ("builder", "controllers" | "sealed") => return None,
         ("bootstrapper", "started") => "domain 0 runs the bootstrapper".to_owned(),
         ("bootstrapper", "verified") => format!("bootstrapper has verified {} images", value("images")),
         ("bootstrapper", "goodbye") => "bootstrapper says goodbye".to_owned(),
@@ -86,7 +86,7 @@ fn in_plain_words(milestone: &Milestone) -> Option<String> {
             format!("builder has verified {} images, FLASK is {}", value("images"), value("flask"))
         }
         ("builder", "host-ready") => "the host is ready, without a Dom0".to_owned(),
-        ("pciback", "controllers") => format!("pciback has found {} controllers", value("count")),
+        ("pciback", "controllers") => format!("pciback has found controllers: {}", value("count")),
         ("pciback", "sealed") => "pciback has dropped what it needed only to start".to_owned(),
         ("pciback", "power-off") => "pciback switches the host off".to_owned(),
         ("pciback", "reboot") => "pciback restarts the host".to_owned(),

@@ -240,6 +240,16 @@ pub enum Error {
     /// Xen gave more pages than were asked for, or a page is missing that was given.
     #[error("{0}: what Xen says of its memory makes no sense")]
     Nonsense(DomId),
+    /// A half-built hardware domain, which is not destroyed: Xen has given it the hardware and goes on pointing at it.
+    #[error(
+        "{domid} is left half built: Xen has made it the hardware domain, so the host must be stopped through it"
+    )]
+    Hardware {
+        /// The domain.
+        domid: DomId,
+        /// Why it was not finished.
+        source: Box<Error>,
+    },
     /// It could not be destroyed after an error either.
     #[error("{domid} is left half built, it cannot be destroyed ({destroy})")]
     Left {
@@ -272,7 +282,8 @@ impl<H: Hypervisor> Drop for HalfBuilt<'_, H> {
 }
 
 /// Builds a domain. What needs no Xen is checked before anything is created; if something fails later, the domain is
-/// destroyed before this returns.
+/// destroyed before this returns. The hardware domain is the exception: Xen 4.17 keeps a pointer to it for good, so a
+/// half-built one is left, and its caller has to stop the host.
 ///
 /// # Errors
 /// Says what could not be done and why.
@@ -305,6 +316,10 @@ pub fn build<H: Hypervisor>(h: &H, spec: &mut Spec<'_>) -> Result<Built, Error> 
         Ok(built) => {
             guard.domid = None;
             Ok(built)
+        }
+        Err(source) if spec.hardware_domain => {
+            guard.domid = None;
+            Err(Error::Hardware { domid, source: Box::new(source) })
         }
         Err(source) => Err(match guard.destroy() {
             Ok(()) => source,

@@ -226,6 +226,15 @@ fn whatever_fails_nothing_is_left() {
 }
 
 #[test]
+fn a_half_built_hardware_domain_is_left_for_the_host_to_be_stopped_through() {
+    let fake = Fake { fail_at: Some(9), ..Fake::default() };
+    let error = Case { hardware_domain: true, console: None, ..case() }.build(&fake).unwrap_err();
+    assert!(matches!(error, Error::Hardware { domid: DomId(7), .. }), "{error}");
+    assert!(!fake.state.borrow().destroyed);
+    assert_eq!(fake.state.borrow().mapped, 0);
+}
+
+#[test]
 fn a_domain_that_cannot_be_destroyed_is_told_of() {
     let fake = Fake { fail_at: Some(9), destroy_fails: true, ..Fake::default() };
     let error = case().build(&fake).unwrap_err();

@@ -113,16 +113,16 @@ pub struct Started {
     pub domid: DomId,
     /// KiB of memory.
     pub memory_kib: u64,
-    /// Machine page of its start info.
-    pub start_info: ennead_xen::Mfn,
     health: Port,
+    hardware_domain: bool,
 }
 
 impl Launcher<'_> {
     /// Builds `vm` and lets it run.
     ///
     /// # Errors
-    /// When an image is refused, the domain cannot be built, or Xen refuses its label. Nothing of it is left then.
+    /// When an image is refused, the domain cannot be built, or Xen refuses its label. Nothing of it is left then, unless it
+    /// is the hardware domain.
     pub fn start(&self, vm: &Vm) -> Result<Started, Error> {
         let domid = DomId(vm.domid);
         let xen = |source| Error::Xen { domid, source };
@@ -159,31 +159,34 @@ impl Launcher<'_> {
         };
         let built =
             ennead_domain::build(self.control, &mut spec).map_err(|source| Error::Build { domid, source })?;
-        // Until it is healthy it can still be taken back.
-        let guard = self.control.guard(domid);
-        self.control.relabel(domid, starting).map_err(xen)?;
-        self.control.unpause(domid).map_err(xen)?;
-        guard.keep();
-        Ok(Started {
+        let started = Started {
             domid,
             memory_kib: built.pages * 4,
-            start_info: built.start_info,
             health: health.unwrap_or(Port(0)),
-        })
+            hardware_domain: vm.kind == Kind::Pciback,
+        };
+        let run = || self.control.relabel(domid, starting).and_then(|()| self.control.unpause(domid));
+        run().map_err(xen).inspect_err(|_| self.take_back(&started))?;
+        Ok(started)
     }
 
     /// Waits until `started` reports that it is well.
     ///
     /// # Errors
-    /// When it stops or stays silent. It is destroyed then.
+    /// When it stops or stays silent. It is destroyed then, unless it is the hardware domain.
     pub fn wait_healthy(&self, started: &Started) -> Result<(), Error> {
         let result = self.await_report(started);
         // The port has served.
         let _ = self.events.unbind(started.health);
-        if result.is_err() {
+        result.inspect_err(|_| self.take_back(started))
+    }
+
+    /// Destroys a VM that did not start. Not the hardware domain, to which Xen goes on pointing: with it the host must stop.
+    fn take_back(&self, started: &Started) {
+        if !started.hardware_domain {
+            // What failed before is the error to tell.
             let _ = self.control.destroy_domain(started.domid);
         }
-        result
     }
 
     fn await_report(&self, started: &Started) -> Result<(), Error> {

@@ -310,8 +310,10 @@ impl Maker {
                 for target in plan.vms.iter().filter(|target| target.kind == Kind::Pciback) {
                     let building = target.kind.building_type();
                     self.allow(run, &building, "domain2", &["create_hardware_domain"], origin);
-                    // A hardware domain that could not be finished is shut down: this is how Xen stops the host.
-                    self.allow(run, &building, "domain", &["shutdown"], origin);
+                    // One that could not be finished, or is not well, is shut down: this is how Xen stops the host.
+                    for label in [building, target.kind.starting_type()] {
+                        self.allow(run, &label, "domain", &["shutdown"], origin);
+                    }
                 }
             }
             Permission::DestroyBootstrapper => {

@@ -1,7 +1,8 @@
 //! Events of `tracing`, and panics, on Xen's console.
 //!
 //! `tracing::info!(vm = %name, memory_kib, "built")`: the message is the milestone, the fields are what it is about (`_` in
-//! a field's name becomes `-`: `memory-kib=4096`). Level info and above; spans are ignored.
+//! a field's name becomes `-`: `memory-kib=4096`). Level info and above; spans are ignored. The last field is `t`, the host's
+//! wall-clock time in seconds: Xen gives all VMs the same, so lines of different VMs can be compared.
 //!
 //! A line is one write to /dev/kmsg, which copies it into the kernel's buffer: it waits for nobody. A write that fails
 //! is ignored.
@@ -11,6 +12,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -39,6 +41,12 @@ impl Sink for File {
 struct Log {
     vm: String,
     sink: Arc<dyn Sink>,
+    clock: fn() -> Duration,
+}
+
+/// Time since 1970; 0 if the clock is before that.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Log {
@@ -47,6 +55,12 @@ impl Log {
         for (key, value) in fields {
             line.field(key, value);
         }
+        self.finish(line);
+    }
+
+    fn finish(&self, mut line: Line) {
+        let now = (self.clock)();
+        line.field("t", &format!("{}.{:06}", now.as_secs(), now.subsec_micros()));
         self.sink.put(&line.into_bytes());
     }
 }
@@ -59,7 +73,7 @@ static LOG: OnceLock<Log> = OnceLock::new();
 /// # Errors
 /// The one of opening /dev/kmsg.
 pub(crate) fn install(vm: &str) -> std::io::Result<()> {
-    let log = Log { vm: vm.to_owned(), sink: Arc::new(File::options().write(true).open(KMSG)?) };
+    let log = Log { vm: vm.to_owned(), sink: Arc::new(File::options().write(true).open(KMSG)?), clock: now };
     if LOG.set(log.clone()).is_ok() {
         // Fails only if the program has installed its own, which is then its choice.
         let _ = tracing::subscriber::set_global_default(EventLog { log });
@@ -79,7 +93,7 @@ pub(crate) fn put_error(error: &anyhow::Error) {
     let log = match LOG.get() {
         Some(log) => log.clone(),
         None => match File::options().write(true).open(KMSG) {
-            Ok(file) => Log { vm: "unknown".to_owned(), sink: Arc::new(file) },
+            Ok(file) => Log { vm: "unknown".to_owned(), sink: Arc::new(file), clock: now },
             Err(_) => {
                 // Nobody is left to tell if this fails.
                 let _ = writeln!(std::io::stderr(), "ennead unknown: error cause={cause:?}");
@@ -118,7 +132,7 @@ impl Subscriber for EventLog {
         let Fields { message, fields } = visitor;
         let mut line = Line::new(&self.log.vm, if message.is_empty() { "event" } else { &message });
         line.append(&fields);
-        self.log.sink.put(&line.into_bytes());
+        self.log.finish(line);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -184,7 +198,8 @@ mod tests {
 
     fn logged(events: impl FnOnce()) -> Vec<String> {
         let kept = Arc::new(Kept::default());
-        let log = Log { vm: "builder".into(), sink: kept.clone() };
+        let log =
+            Log { vm: "builder".into(), sink: kept.clone(), clock: || Duration::from_micros(1_500_000) };
         tracing::subscriber::with_default(EventLog { log }, events);
         kept.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -203,9 +218,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "<2>ennead builder: healthy\n",
-                "<2>ennead builder: built vm=pciback memory-kib=3 ok=true type=pv\n",
-                "<2>ennead builder: slow reason=\"two words\"\n",
+                "<2>ennead builder: healthy t=1.500000\n",
+                "<2>ennead builder: built vm=pciback memory-kib=3 ok=true type=pv t=1.500000\n",
+                "<2>ennead builder: slow reason=\"two words\" t=1.500000\n",
             ]
         );
     }
@@ -220,8 +235,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "<2>ennead builder: failed vm=pciback cause=\"outer: inner\"\n",
-                "<2>ennead builder: event code=1\n",
+                "<2>ennead builder: failed vm=pciback cause=\"outer: inner\" t=1.500000\n",
+                "<2>ennead builder: event code=1 t=1.500000\n",
             ]
         );
     }
@@ -229,7 +244,8 @@ mod tests {
     #[test]
     fn panics_are_logged_with_their_place() {
         let kept = Arc::new(Kept::default());
-        let log = Log { vm: "builder".into(), sink: kept.clone() };
+        let log =
+            Log { vm: "builder".into(), sink: kept.clone(), clock: || Duration::from_micros(1_500_000) };
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| put_panic(&log, panic)));
         let line = line!() + 1;
@@ -237,7 +253,8 @@ mod tests {
         std::panic::set_hook(before);
         assert!(thrown.is_err());
         let lines = kept.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let expected = format!("<2>ennead builder: panic message=\"no more\" at={}:{line}\n", file!());
+        let expected =
+            format!("<2>ennead builder: panic message=\"no more\" at={}:{line} t=1.500000\n", file!());
         assert!(lines.contains(&expected), "{lines:?}");
     }
 }

@@ -97,11 +97,11 @@ impl Privcmd {
         Ok((result, unsafe { at.read() }))
     }
 
-    /// Empties the data page; its address.
+    /// Puts bytes into the data page, zeros behind them; its address.
     #[cfg(feature = "probe")]
-    pub(super) fn data_page<T>(&self) -> *mut T {
-        let _in_range = self.buffer.fill(DATA, PAGE_SIZE, 0);
-        self.buffer.start().as_ptr().wrapping_add(DATA).cast()
+    pub(super) fn data_page<T>(&self, data: &[u8]) -> io::Result<*mut T> {
+        self.put_data(data)?;
+        Ok(self.buffer.start().as_ptr().wrapping_add(DATA).cast())
     }
 
     pub(super) fn console_read(&self, out: &mut [u8]) -> io::Result<usize> {

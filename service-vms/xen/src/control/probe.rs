@@ -81,8 +81,11 @@ pub const DOMAIN_CALLS: [DomainCall; 24] = [
     call("getdomaininfo", "getdomaininfo", xc::XEN_DOMCTL_getdomaininfo),
 ];
 
-/// A byte string that is neither a policy nor microcode.
-const NONSENSE: usize = 64;
+/// Bytes of the data page that are announced: zeros, neither a policy nor microcode.
+const NOTHING: u32 = 64;
+
+/// A frame that no machine has.
+const NO_FRAME: u64 = u64::MAX >> 16;
 
 impl Control {
     /// What must be refused.
@@ -107,8 +110,8 @@ impl Probe<'_> {
             .map_err(|e| Error::new(Kind::Privcmd, op, None, e))
     }
 
-    fn data<T>(&self) -> *mut T {
-        self.control.privcmd.data_page()
+    fn data<T>(&self, op: &'static str, bytes: &[u8]) -> Result<*mut T> {
+        self.control.privcmd.data_page(bytes).map_err(|e| Error::new(Kind::Local, op, None, e))
     }
 
     // FLASK
@@ -142,9 +145,9 @@ impl Probe<'_> {
     /// # Errors
     /// Xen's refusal; `EINVAL` for the policy.
     pub fn load_policy(&self) -> Result<()> {
-        let buffer = xc::__guest_handle_char { p: self.data() };
-        let size = u32::try_from(NONSENSE).unwrap_or_default();
-        self.flask("load_policy", xc::FLASK_LOAD, |op| op.u.load = xc::xen_flask_load { buffer, size })
+        let buffer = xc::__guest_handle_char { p: self.data("load_policy", &[])? };
+        let load = xc::xen_flask_load { buffer, size: NOTHING };
+        self.flask("load_policy", xc::FLASK_LOAD, |op| op.u.load = load)
     }
 
     /// Sets boolean 0 of the policy, which has none (`FLASK_SETBOOL`).
@@ -209,9 +212,7 @@ impl Probe<'_> {
     /// # Errors
     /// Xen's refusal.
     pub fn debug_keys(&self) -> Result<()> {
-        let keys: *mut std::ffi::c_char = self.data();
-        // SAFETY: the data page is mapped, and nobody else uses it now.
-        unsafe { keys.write(b'h'.cast_signed()) };
+        let keys = self.data::<std::ffi::c_char>("debug_keys", b"h")?;
         let keys = xc::__guest_handle_const_char { p: keys };
         self.sysctl("debug_keys", xc::XEN_SYSCTL_debug_keys, |op| {
             op.u.debug_keys = xc::xen_sysctl_debug_keys { keys, nr_keys: 1 };
@@ -223,8 +224,8 @@ impl Probe<'_> {
     /// # Errors
     /// Xen's refusal.
     pub fn read_console_ring(&self, clear: bool) -> Result<()> {
-        let buffer = xc::__guest_handle_char { p: self.data() };
-        let count = u32::try_from(NONSENSE).unwrap_or_default();
+        let buffer = xc::__guest_handle_char { p: self.data("readconsole", &[])? };
+        let count = NOTHING;
         self.sysctl("readconsole", xc::XEN_SYSCTL_readconsole, |op| {
             op.u.readconsole =
                 xc::xen_sysctl_readconsole { clear: u8::from(clear), buffer, count, ..Default::default() };
@@ -247,7 +248,7 @@ impl Probe<'_> {
     /// # Errors
     /// Xen's refusal.
     pub fn page_online(&self) -> Result<()> {
-        let status = xc::__guest_handle_uint32 { p: self.data() };
+        let status = xc::__guest_handle_uint32 { p: self.data("page_offline_op", &[])? };
         let cmd = xc::sysctl_page_online;
         self.sysctl("page_offline_op", xc::XEN_SYSCTL_page_offline_op, |op| {
             op.u.page_offline = xc::xen_sysctl_page_offline_op { cmd, start: 1, end: 1, status };
@@ -324,8 +325,9 @@ impl Probe<'_> {
     /// # Errors
     /// Xen's refusal.
     pub fn microcode(&self) -> Result<()> {
-        let data = xc::__guest_handle_const_void { p: self.data::<std::ffi::c_void>().cast_const() };
-        let length = u32::try_from(NONSENSE).unwrap_or_default();
+        let data = self.data::<std::ffi::c_void>("microcode_update", &[])?;
+        let data = xc::__guest_handle_const_void { p: data };
+        let length = NOTHING;
         self.platform("microcode_update", xc::XENPF_microcode_update, |op| {
             op.u.microcode = xc::xenpf_microcode_update { data, length };
         })
@@ -354,8 +356,8 @@ impl Probe<'_> {
     /// # Errors
     /// Xen's refusal.
     pub fn xen_symbol(&self) -> Result<()> {
-        let name = xc::__guest_handle_char { p: self.data() };
-        let namelen = u32::try_from(NONSENSE).unwrap_or_default();
+        let name = xc::__guest_handle_char { p: self.data("get_symbol", &[])? };
+        let namelen = NOTHING;
         self.platform("get_symbol", xc::XENPF_get_symbol, |op| {
             op.u.symdata = xc::xenpf_symdata { namelen, name, ..Default::default() };
         })
@@ -546,7 +548,7 @@ impl Probe<'_> {
     /// # Errors
     /// What Linux says.
     pub fn add_page(&self, d: DomId) -> Result<u32> {
-        let extent_start = xc::__guest_handle_xen_pfn_t { p: self.data() };
+        let extent_start = xc::__guest_handle_xen_pfn_t { p: self.data("increase_reservation", &[])? };
         let op = xc::xen_memory_reservation { extent_start, nr_extents: 1, domid: d.0, ..Default::default() };
         self.memory("increase_reservation", xc::XENMEM_increase_reservation, op)
     }
@@ -556,9 +558,7 @@ impl Probe<'_> {
     /// # Errors
     /// Xen's refusal.
     pub fn exchange_page(&self, d: DomId) -> Result<()> {
-        let frames: *mut u64 = self.data();
-        // SAFETY: the data page is mapped and aligned, and nobody else uses it now.
-        unsafe { frames.write(u64::MAX >> 16) };
+        let frames = self.data("exchange", &NO_FRAME.to_ne_bytes())?;
         let extent_start = xc::__guest_handle_xen_pfn_t { p: frames };
         let part =
             xc::xen_memory_reservation { extent_start, nr_extents: 1, domid: d.0, ..Default::default() };
@@ -612,7 +612,7 @@ impl Probe<'_> {
     /// # Errors
     /// Xen's refusal.
     pub fn update_machphys(&self, d: DomId) -> Result<()> {
-        let op = xc::mmu_update { ptr: u64::MAX >> 16 << 12 | u64::from(xc::MMU_MACHPHYS_UPDATE), val: 0 };
+        let op = xc::mmu_update { ptr: NO_FRAME << 12 | u64::from(xc::MMU_MACHPHYS_UPDATE), val: 0 };
         let domid = u64::from(d.0);
         self.any("mmu_update machphys", xc::__HYPERVISOR_mmu_update, op, |at| [at, 1, 0, domid, 0]).map(drop)
     }
@@ -661,7 +661,7 @@ impl Probe<'_> {
         op.source.domid = d.0;
         op.source.u.ref_ = gref.0;
         op.dest.domid = DomId::SELF.0;
-        op.dest.u.gmfn = u64::MAX >> 16;
+        op.dest.u.gmfn = NO_FRAME;
         op.len = 8;
         op.flags = u16::try_from(xc::GNTCOPY_source_gref).unwrap_or_default();
         op.status = i16::MIN;

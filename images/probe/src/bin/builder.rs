@@ -1,0 +1,59 @@
+//! Builder, which also tries what it may not.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use ennead_builder::host::Host;
+use ennead_manifest::{Kind, context};
+use ennead_probe::attempts::{self, Labels, Other};
+use ennead_probe::matrix::Matrix;
+use ennead_runtime::Params;
+use ennead_xen::probe::MarkedMemory;
+use ennead_xen::{Control, DomId};
+use tracing::info;
+
+/// Pages of 4096 bytes that are watched: two thirds of this VM's memory.
+const WATCHED: usize = 64 << 8;
+
+fn main() -> ! {
+    ennead_runtime::run(|runtime| {
+        info!("started");
+        // Before pciback exists: its devices are let loose before it is healthy.
+        let memory = MarkedMemory::new(WATCHED).context("Cannot lock memory")?;
+        let params = runtime.params.clone();
+        let mut host = Host::open(runtime, Path::new("/"))?;
+        host.take_over()?;
+        info!(pages = memory.pages(), changed = memory.changed_pages(), "memory");
+        drop(memory);
+        probe(&params)?;
+        host.serve()
+    })
+}
+
+fn probe(params: &Params) -> anyhow::Result<()> {
+    let server = params.talks_to.first().context("The plan gives Builder no channel to pciback")?;
+    let pciback = Other { name: server.name.to_string(), domid: server.domid };
+    let control = Control::open()?;
+    let own = control.sid_of(&context(&Kind::Builder.running_type()))?;
+    let me = control.domains()?.iter().find(|info| info.sid == own).map(|info| info.domid);
+    let me: DomId = me.context("Builder does not see itself")?;
+    let label = |name: String| (name.clone(), context(&name));
+    let of_kind = |kind: Kind| [kind.building_type(), kind.starting_type(), kind.running_type()];
+    let mut forbidden = vec!["unlabeled_t".to_owned(), Kind::Bootstrapper.running_type()];
+    forbidden.extend(of_kind(Kind::Pciback));
+    forbidden.push(Kind::Builder.running_type());
+    let labels = Labels {
+        forbidden: forbidden.into_iter().map(label).collect(),
+        hardware_domain: label(Kind::Pciback.building_type()),
+        of_pciback: vec![
+            ("relabel_unseal", context(&Kind::Pciback.starting_type())),
+            ("relabel_building", context(&Kind::Pciback.building_type())),
+            ("relabel_as_own", context(&Kind::Builder.running_type())),
+        ],
+    };
+    let mut matrix = Matrix::new(Kind::Builder.running_type());
+    attempts::builder(&mut matrix, &control, me, &pciback, &labels)?;
+    matrix.end();
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! pciback, which also tries what it may not, and lets a device write all over the machine's memory.
+#![forbid(unsafe_code)]
+
+use std::convert::Infallible;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use ennead_manifest::Kind;
+use ennead_pciback::service::Service;
+use ennead_probe::attempts::{self, Other};
+use ennead_probe::edu::Edu;
+use ennead_probe::matrix::Matrix;
+use ennead_runtime::{Params, Runtime};
+use ennead_xen::probe::MarkedMemory;
+use ennead_xen::{Control, DomId};
+use tracing::info;
+
+/// This VM's domid, its MiB and the machine's, as in `images/tests/probe.toml`.
+const ME: DomId = DomId(3);
+const OWN_MIB: u64 = 96;
+const MACHINE_MIB: u64 = 1024;
+/// Pages of 4096 bytes that are watched: two thirds of this VM's memory.
+const WATCHED: usize = 64 << 8;
+/// What tells the second process of this VM what it is.
+const SEALED: &str = "sealed";
+
+fn main() -> ! {
+    if std::env::args().nth(1).as_deref() == Some(SEALED) {
+        ennead_runtime::run(|runtime| sealed(&runtime));
+    }
+    ennead_runtime::run(|runtime| {
+        info!("started");
+        let params = runtime.params.clone();
+        let mut service = Service::offer(runtime)?;
+        sweep().context("Cannot try DMA")?;
+        probe(&Control::open()?, &params, false)?;
+        start_second()?;
+        service.run()
+    })
+}
+
+fn sweep() -> anyhow::Result<()> {
+    let edu = Edu::open(Path::new("/sys"))?;
+    let memory = MarkedMemory::new(WATCHED).context("Cannot lock memory")?;
+    let swept = edu.sweep(&memory, MACHINE_MIB, OWN_MIB)?;
+    let word = |yes| if yes { "yes" } else { "no" };
+    info!(writes = swept.writes, own = word(swept.own), end = word(swept.end), "dma");
+    Ok(())
+}
+
+fn probe(control: &Control, params: &Params, is_sealed: bool) -> anyhow::Result<()> {
+    let client = params.answers.first().context("The plan gives pciback no client")?;
+    let builder = Other { name: client.name.to_string(), domid: client.domid };
+    let own = if is_sealed { Kind::Pciback.running_type() } else { Kind::Pciback.starting_type() };
+    let mut matrix = Matrix::new(own);
+    attempts::pciback(&mut matrix, control, ME, &builder, is_sealed);
+    matrix.end();
+    Ok(())
+}
+
+/// Starts a process that keeps /dev/xen/privcmd open while this one seals itself: it finds what Xen lets a sealed pciback do
+/// that got around Linux's part of the seal.
+fn start_second() -> anyhow::Result<()> {
+    let mut child =
+        Command::new("/init").arg(SEALED).stdout(Stdio::piped()).spawn().context("Cannot start /init")?;
+    let mut ready = [0];
+    child.stdout.take().context("It has no output")?.read_exact(&mut ready).context("It did not start")?;
+    Ok(())
+}
+
+fn sealed(runtime: &Runtime) -> anyhow::Result<Infallible> {
+    let control = Control::open()?;
+    std::io::stdout().write_all(b"x")?;
+    std::io::stdout().flush()?;
+    // Allowed until Builder has taken it away.
+    while let Ok(()) = control.probe().machine_memory_map() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    probe(&control, &runtime.params, true)?;
+    ensure!(control.flask_enforcing()?, "FLASK does not enforce");
+    loop {
+        std::thread::park();
+    }
+}

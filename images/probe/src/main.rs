@@ -1,3 +1,0 @@
-//! Work in progress.
-#![forbid(unsafe_code)]
-fn main() {}
