@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::progress::Progress;
 use crate::qemu::{Accel, Firmware};
 use crate::run::{self, Request};
-use crate::{console, host, plan, policy, scenario, xen};
+use crate::{bench, console, host, plan, policy, scenario, xen};
 
 #[derive(Debug, Parser)]
 #[command(name = "images", version, about = "Builds Ennead hosts and runs them in QEMU")]
@@ -41,6 +41,14 @@ enum Command {
     /// Build the ISO, boot it in QEMU, show how the host starts and which VMs run: what `./run` does
     #[command(override_usage = "./run [OPTIONS] [-- QEMU OPTIONS]", after_help = run_help())]
     Run(Run),
+    /// Boot in QEMU with time as a count of instructions, and print sizes, memory and boot times as a table
+    Bench {
+        #[command(flatten)]
+        build: Build,
+        /// Boots
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+        boots: u32,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -159,6 +167,13 @@ fn obey(command: Command) -> Result<bool> {
             let options = build.options();
             let (cache, progress) = (Cache::from_environment()?, Progress::for_stderr());
             host::build(&cache, progress, &options)?.write_iso(&cache, progress, &options.out)?;
+            Ok(true)
+        }
+        Command::Bench { build, boots } => {
+            print!(
+                "{}",
+                bench::run(&Cache::from_environment()?, Progress::for_stderr(), &build.options(), boots)?
+            );
             Ok(true)
         }
         Command::Run(arguments) => run::run(&Request {

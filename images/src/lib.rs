@@ -2,6 +2,7 @@
 //! runner that boots the ISO and checks what the host says on its serial line.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod cache;
 pub mod cli;
 pub mod console;

@@ -66,7 +66,8 @@ impl Timeline {
 /// Whether it is the first line of Xen's own.
 #[must_use]
 pub fn is_xens_first(line: &str) -> bool {
-    line.contains("(XEN) Xen version ")
+    // Between the two may stand a time stamp.
+    line.contains("(XEN) ") && line.contains(" Xen version ")
 }
 
 /// A milestone for people; `None` for the lines of a list.
