@@ -65,6 +65,15 @@ impl Host {
             flask = if control.flask_enforcing()? { "enforcing" } else { "permissive" },
             "verified"
         );
+        // Xen numbers a label when it is first named, and remembers a refusal by number. A VM that asked for a number which is
+        // still free would be refused for good what the label of that number may: pciback could keep itself from being
+        // sealed. So every label has its number before pciback runs.
+        let kinds = store.boot_plan().plan.vms.iter().map(|vm| vm.kind);
+        for kind in kinds.filter(|kind| *kind != Kind::Bootstrapper) {
+            for label in [kind.building_type(), kind.starting_type(), kind.running_type()] {
+                control.sid_of(&context(&label))?;
+            }
+        }
         let ledger = Ledger::new(store.boot_plan());
         let Runtime { params, health, .. } = runtime;
         let (lines, health) = (Lines::default(), Some(health));

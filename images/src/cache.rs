@@ -5,11 +5,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::step::Step;
+
+/// Age after which a temporary folder belongs to nobody any more.
+const LEFTOVER: Duration = Duration::from_secs(24 * 3600);
 
 /// Hash of everything that decides what an artefact's bytes are.
 #[derive(Debug, Clone)]
@@ -89,7 +93,23 @@ impl Cache {
             let dir = root.join(part);
             fs::create_dir_all(&dir).with_context(|| format!("Cannot make {}", dir.display()))?;
         }
-        Ok(Self { root })
+        let cache = Self { root };
+        cache.remove_leftovers();
+        Ok(cache)
+    }
+
+    /// Removes what interrupted runs left; a build takes minutes, so a day is surely over. What cannot be removed stays.
+    fn remove_leftovers(&self) {
+        let old = |entry: &fs::DirEntry| {
+            let age =
+                entry.metadata().and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
+            age.is_some_and(|age| age > LEFTOVER)
+        };
+        for entry in
+            fs::read_dir(self.root.join("tmp")).into_iter().flatten().filter_map(Result::ok).filter(old)
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 
     /// The folder itself.

@@ -75,6 +75,7 @@ impl Build {
         let standard = host::Options::standard();
         host::Options {
             manifest: self.manifest.manifest.unwrap_or(standard.manifest),
+            text: None,
             out: self.out.unwrap_or(standard.out),
             key: self.key,
         }

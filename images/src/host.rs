@@ -23,6 +23,8 @@ const PUBLIC_KEY: &str = "plan.pub";
 pub struct Options {
     /// The manifest.
     pub manifest: PathBuf,
+    /// Its text, if it is not to be read from the file (tests change it).
+    pub text: Option<String>,
     /// The ISO.
     pub out: PathBuf,
     /// The user's own key; else the development key.
@@ -35,6 +37,7 @@ impl Options {
     pub fn standard() -> Self {
         Self {
             manifest: crate::images_dir().join("host.toml"),
+            text: None,
             out: crate::source_root().join("out/ennead.iso"),
             key: None,
         }
@@ -86,7 +89,10 @@ pub fn build_with(
     options: &Options,
     replaced: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Host> {
-    let manifest = plan::check(&options.manifest)?;
+    let manifest = match &options.text {
+        Some(text) => plan::check_text(&options.manifest, text.clone())?,
+        None => plan::check(&options.manifest)?,
+    };
     let plan = &manifest.plan;
     crate::packages::require()?;
     let key = sign::key(cache, options.key.as_deref())?;

@@ -92,7 +92,7 @@ fn assemble(contents: &Contents<'_>, work: &Path, step: &mut Step, out: &Path) -
     }
     // GRUB finds the file system that it came from by a file that only this ISO has.
     let start = work.join("start.cfg");
-    write(&start, &format!("search --file --set=root {marker}\nset prefix=($root)/boot/grub\n"))?;
+    write(&start, &format!("search.file {marker} root\nset prefix=($root)/boot/grub\n"))?;
     bios_image(step, &start, &tree.join("boot/grub/bios.img"))?;
     efi_image(step, work, &start, &tree.join("boot/grub/efi.img"))?;
     let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -165,7 +165,8 @@ fn bios_image(step: &mut Step, start: &Path, out: &Path) -> Result<()> {
 /// A FAT file system with GRUB as the firmware's default program.
 fn efi_image(step: &mut Step, work: &Path, start: &Path, out: &Path) -> Result<()> {
     let program = work.join("bootx64.efi");
-    grub_mkimage(step, "x86_64-efi", "x86_64-efi", start, &[], &program)?;
+    // Without a video module GRUB complains on its console that it finds no mode.
+    grub_mkimage(step, "x86_64-efi", "x86_64-efi", start, &["efi_gop"], &program)?;
     let kib = (file_size(&program)? / 1024 + 64).next_multiple_of(32);
     let mtools = |name: &str| {
         let mut command = Command::new(name);

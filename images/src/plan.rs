@@ -23,7 +23,14 @@ pub struct Checked {
 /// # Errors
 /// When it cannot be read; and every mistake in it, with file, line and remedy.
 pub fn check(file: &Path) -> Result<Checked> {
-    let text = read(file)?;
+    check_text(file, read(file)?)
+}
+
+/// Checks a manifest's text; `file` is its name in messages.
+///
+/// # Errors
+/// Every mistake in it, with file, line and remedy.
+pub fn check_text(file: &Path, text: String) -> Result<Checked> {
     let plan = ennead_manifest::check(&file.display().to_string(), &text)?;
     Ok(Checked { text, plan })
 }

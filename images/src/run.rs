@@ -76,7 +76,7 @@ fn check(setup: &Setup, name: &str) -> bool {
         failed.extend(report.failed().iter().map(|line| format!("{}: {line}", scenario.name)));
     }
     for line in &failed {
-        println!("FAILED  {line}");
+        println!("FAILED  {}", line.lines().next().unwrap_or_default());
     }
     println!("{held} passed, {} failed", failed.len());
     failed.is_empty() && held > 0

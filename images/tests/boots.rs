@@ -1,5 +1,5 @@
-//! The end-to-end tests: real Xen in QEMU. They take minutes, so `cargo test` leaves them out; `./test` runs them one
-//! after the other (`-- --ignored --test-threads=1`). Names that begin with `long_` are for `./test --long`.
+//! The end-to-end tests: real Xen in QEMU. They take minutes, so `cargo test` leaves them out (`test = false` in Cargo.toml);
+//! `./test` runs them one after the other (`--test boots -- --test-threads=1`). Names that begin with `long_` are for `./test --long`.
 #![forbid(unsafe_code)]
 
 use ennead_images::cache::Cache;
@@ -37,43 +37,46 @@ fn holds(name: &str) {
 }
 
 #[test]
-#[ignore = "boots Xen in QEMU: ./test"]
 fn a_host_boots_and_has_no_dom0() {
     holds("boot");
 }
 
 #[test]
-#[ignore = "boots Xen in QEMU: ./test"]
 fn bios_and_uefi_start_the_same_iso() {
     holds("firmware");
 }
 
 #[test]
-#[ignore = "boots Xen in QEMU: ./test"]
 fn modified_files_are_refused() {
     holds("refuse");
 }
 
 #[test]
-#[ignore = "boots Xen in QEMU: ./test"]
 fn a_vm_that_cannot_start_is_named() {
     holds("fault");
 }
 
 #[test]
-#[ignore = "boots Xen in QEMU: ./test"]
 fn power_off_and_reboot_work() {
     holds("power");
 }
 
 #[test]
-#[ignore = "boots Xen in QEMU: ./test"]
+fn forbidden_operations_are_refused() {
+    holds("privileges");
+}
+
+#[test]
 fn ten_boots_in_a_row_succeed() {
     holds("repeat");
 }
 
 #[test]
-#[ignore = "builds everything: ./test"]
+fn long_fifty_boots_in_a_row_succeed() {
+    holds("soak");
+}
+
+#[test]
 fn the_same_inputs_give_the_same_iso() {
     let setup = setup();
     let folder = tempfile::tempdir().unwrap();

@@ -43,8 +43,7 @@ fn objection(expression: Option<&str>) -> Option<String> {
         Err(error) => return Some(format!("its licence cannot be read: {}", error.reason)),
     };
     let allowed = |requirement: &spdx::LicenseReq| {
-        let name = requirement.license.id().map(|id| id.name);
-        requirement.exception.is_none() && name.is_some_and(|name| ALLOWED.contains(&name))
+        ALLOWED.iter().any(|name| spdx::Licensee::parse(name).unwrap().satisfies(requirement))
     };
     (!parsed.evaluate(allowed)).then(|| format!("its licence is `{text}`"))
 }

@@ -88,7 +88,8 @@ pub fn on_other(matrix: &mut Matrix, control: &Control, other: &Other, frames: &
     note("set_memory_map", "memorymap", probe.set_memory_map(d));
     note("machphys", "updatemp", probe.update_machphys(d));
     note("acquire_resource", "resource_map", control.grant_entries(d).map(drop));
-    note("grant_copy", "copy", probe.copy_grant(d, GREF));
+    note("grant_copy_from", "copy", probe.copy_from_grant(d, GREF));
+    note("grant_copy_to", "copy", probe.copy_to_grant(d, GREF));
     note("grant_setup", "setup", probe.setup_grant_table(d));
     note("map_pirq", "add", probe.map_pirq(d, GSI));
     note("unmap_pirq", "remove", probe.unmap_pirq(d));

@@ -70,7 +70,6 @@ impl Matrix {
         self.log(op, target, denied, outcome, errno);
     }
 
-    // Short: a line of the hardware domain of more than 127 bytes can be torn apart by Xen's own.
     fn log(&mut self, op: &str, target: &str, denied: Denied, outcome: Outcome, errno: i32) {
         let (r#as, avc) = (self.r#as.as_str(), denied.word());
         self.count += 1;

@@ -34,7 +34,7 @@ fn first_with<'a>(host: &'a Host, vm: &Vm) -> Result<&'a Vm> {
     others.next().context("a VM is missing")
 }
 
-/// The same host, but Builder gets 4 MiB. (Its manifest lies beside the original, whose paths are relative.)
+/// The same host, but Builder gets 4 MiB.
 fn with_less_memory(setup: &Setup, host: &Host) -> Result<Host> {
     let text = crate::xen::read(&setup.build.manifest)?;
     let builder = host.plan.vms_of_kind(Kind::Builder).next().context("a VM is missing")?;
@@ -43,15 +43,7 @@ fn with_less_memory(setup: &Setup, host: &Host) -> Result<Host> {
         text.split_once(&section).with_context(|| format!("no {section} in the manifest"))?;
     let memory = format!("memory-mib = {}", builder.memory_mib);
     let after = after.replacen(&memory, "memory-mib = 4", 1);
-    let folder = setup.build.manifest.parent().context("the manifest has no folder")?;
-    let file = tempfile::Builder::new()
-        .prefix("little-")
-        .suffix(".toml")
-        .tempfile_in(folder)
-        .context("Cannot write a manifest beside the original")?;
-    crate::xen::write(file.path(), &format!("{before}{section}{after}"))?;
-    let build = crate::host::Options { manifest: file.path().to_path_buf(), ..setup.build.clone() };
-    crate::host::build(&setup.cache, setup.progress, &build)
+    setup.host_of(format!("{before}{section}{after}"))
 }
 
 fn one(setup: &Setup, host: &Host, what: &str, log: &str, vm: &str, report: &mut Report) -> Result<()> {

@@ -1,18 +1,23 @@
-//! Ten boots in a row.
+//! Many boots in a row.
 
 use anyhow::Result;
 
 use super::{Report, Setup, boot};
 use crate::session::Session;
 
-/// How many.
-const BOOTS: usize = 10;
+pub(super) fn ten(setup: &Setup, report: &mut Report) -> Result<()> {
+    boots(setup, report, 10)
+}
 
-pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
+pub(super) fn fifty(setup: &Setup, report: &mut Report) -> Result<()> {
+    boots(setup, report, 50)
+}
+
+fn boots(setup: &Setup, report: &mut Report, count: usize) -> Result<()> {
     let host = setup.host()?;
     let machine = setup.machine(&host)?;
     let mut times = Vec::new();
-    for number in 1..=BOOTS {
+    for number in 1..=count {
         let outcome = Session::start(&machine, false).and_then(|mut session| {
             let ready = session.until_ready()?;
             boot::no_denials(&session)?;

@@ -2,19 +2,23 @@
 #![forbid(unsafe_code)]
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use ennead_builder::host::Host;
 use ennead_manifest::{Kind, context};
 use ennead_probe::attempts::{self, Labels, Other};
 use ennead_probe::matrix::Matrix;
-use ennead_runtime::Params;
 use ennead_xen::probe::MarkedMemory;
 use ennead_xen::{Control, DomId};
 use tracing::info;
 
 /// Pages of 4096 bytes that are watched: two thirds of this VM's memory.
 const WATCHED: usize = 64 << 8;
+
+/// A VM that computes less than this in one pause is idle.
+const PAUSE: Duration = Duration::from_secs(1);
+const BUSY_NS: u64 = 20_000_000;
 
 fn main() -> ! {
     ennead_runtime::run(|runtime| {
@@ -26,15 +30,32 @@ fn main() -> ! {
         host.take_over()?;
         info!(pages = memory.pages(), changed = memory.changed_pages(), "memory");
         drop(memory);
-        probe(&params)?;
+        let server = params.talks_to.first().context("The plan gives Builder no channel to pciback")?;
+        let pciback = Other { name: server.name.to_string(), domid: server.domid };
+        let control = Control::open()?;
+        await_silence(&control, pciback.domid)?;
+        probe(&control, &pciback)?;
         host.serve()
     })
 }
 
-fn probe(params: &Params) -> anyhow::Result<()> {
-    let server = params.talks_to.first().context("The plan gives Builder no channel to pciback")?;
-    let pciback = Other { name: server.name.to_string(), domid: server.domid };
-    let control = Control::open()?;
+/// Waits until pciback has nothing more to do: what the hardware domain writes to the console goes there in small pieces, and
+/// Xen's lines about this VM's attempts would get between them.
+fn await_silence(control: &Control, pciback: DomId) -> anyhow::Result<()> {
+    let used =
+        || -> anyhow::Result<u64> { Ok(control.domain(pciback)?.context("pciback is gone")?.cpu_time_ns) };
+    let mut before = used()?;
+    loop {
+        std::thread::sleep(PAUSE);
+        let now = used()?;
+        if now.saturating_sub(before) < BUSY_NS {
+            return Ok(());
+        }
+        before = now;
+    }
+}
+
+fn probe(control: &Control, pciback: &Other) -> anyhow::Result<()> {
     let own = control.sid_of(&context(&Kind::Builder.running_type()))?;
     let me = control.domains()?.iter().find(|info| info.sid == own).map(|info| info.domid);
     let me: DomId = me.context("Builder does not see itself")?;
@@ -53,7 +74,7 @@ fn probe(params: &Params) -> anyhow::Result<()> {
         ],
     };
     let mut matrix = Matrix::new(Kind::Builder.running_type());
-    attempts::builder(&mut matrix, &control, me, &pciback, &labels)?;
+    attempts::builder(&mut matrix, control, me, pciback, &labels)?;
     matrix.end();
     Ok(())
 }

@@ -18,10 +18,6 @@ use ennead_xen::probe::MarkedMemory;
 use ennead_xen::{Control, DomId};
 use tracing::info;
 
-/// This VM's domid, its MiB and the machine's, as in `images/tests/probe.toml`.
-const ME: DomId = DomId(3);
-const OWN_MIB: u64 = 96;
-const MACHINE_MIB: u64 = 1024;
 /// Pages of 4096 bytes that are watched: two thirds of this VM's memory.
 const WATCHED: usize = 64 << 8;
 /// What tells the second process of this VM what it is.
@@ -42,10 +38,18 @@ fn main() -> ! {
     })
 }
 
+/// What the scenario tells this program: `probe.NAME=NUMBER` on the kernel's command line.
+fn option(name: &str) -> anyhow::Result<u64> {
+    let line = std::fs::read_to_string("/proc/cmdline").context("Cannot read the command line")?;
+    let key = format!("probe.{name}=");
+    let value = line.split_ascii_whitespace().find_map(|word| word.strip_prefix(&key));
+    value.with_context(|| format!("No {key} on the command line"))?.parse().with_context(|| key.clone())
+}
+
 fn sweep() -> anyhow::Result<()> {
     let edu = Edu::open(Path::new("/sys"))?;
     let memory = MarkedMemory::new(WATCHED).context("Cannot lock memory")?;
-    let swept = edu.sweep(&memory, MACHINE_MIB, OWN_MIB)?;
+    let swept = edu.sweep(&memory, option("machine-mib")?, option("own-mib")?)?;
     let word = |yes| if yes { "yes" } else { "no" };
     info!(writes = swept.writes, own = word(swept.own), end = word(swept.end), "dma");
     Ok(())
@@ -56,7 +60,8 @@ fn probe(control: &Control, params: &Params, is_sealed: bool) -> anyhow::Result<
     let builder = Other { name: client.name.to_string(), domid: client.domid };
     let own = if is_sealed { Kind::Pciback.running_type() } else { Kind::Pciback.starting_type() };
     let mut matrix = Matrix::new(own);
-    attempts::pciback(&mut matrix, control, ME, &builder, is_sealed);
+    let me = DomId(option("domid")?.try_into()?);
+    attempts::pciback(&mut matrix, control, me, &builder, is_sealed);
     matrix.end();
     Ok(())
 }

@@ -652,19 +652,25 @@ impl Probe<'_> {
         self.grant("map_grant_ref", xc::GNTTABOP_map_grant_ref, op, |op| op.status)
     }
 
-    /// Copies from a page of a domain by a grant (`GNTTABOP_copy`).
+    /// Copies from a page of a domain by a grant (`GNTTABOP_copy`). FLASK's subject is the domain that is read.
     ///
     /// # Errors
     /// As [`Probe::map_grant`].
-    pub fn copy_grant(&self, d: DomId, gref: GrantRef) -> Result<()> {
-        let mut op = xc::gnttab_copy::default();
-        op.source.domid = d.0;
-        op.source.u.ref_ = gref.0;
-        op.dest.domid = DomId::SELF.0;
-        op.dest.u.gmfn = NO_FRAME;
-        op.len = 8;
-        op.flags = u16::try_from(xc::GNTCOPY_source_gref).unwrap_or_default();
-        op.status = i16::MIN;
+    pub fn copy_from_grant(&self, d: DomId, gref: GrantRef) -> Result<()> {
+        self.copy(granted(d, gref), OWN_FRAME, xc::GNTCOPY_source_gref)
+    }
+
+    /// Copies to a page of a domain by a grant (`GNTTABOP_copy`).
+    ///
+    /// # Errors
+    /// As [`Probe::map_grant`].
+    pub fn copy_to_grant(&self, d: DomId, gref: GrantRef) -> Result<()> {
+        self.copy(OWN_FRAME, granted(d, gref), xc::GNTCOPY_dest_gref)
+    }
+
+    fn copy(&self, source: Copied, dest: Copied, flags: u32) -> Result<()> {
+        let flags = u16::try_from(flags).unwrap_or_default();
+        let op = xc::gnttab_copy { source, dest, len: 8, flags, status: i16::MIN };
         self.grant("copy", xc::GNTTABOP_copy, op, |op| op.status)
     }
 
@@ -688,6 +694,20 @@ impl Probe<'_> {
         let op = xc::evtchn_reset { dom: d.0 };
         self.any("evtchn reset", xc::__HYPERVISOR_event_channel_op, op, |at| [command, at, 0, 0, 0]).map(drop)
     }
+}
+
+/// One end of a copy.
+type Copied = xc::gnttab_copy_gnttab_copy_ptr;
+
+/// A frame of the caller's, which it does not have.
+const OWN_FRAME: Copied = Copied {
+    u: xc::gnttab_copy_gnttab_copy_ptr__bindgen_ty_1 { gmfn: NO_FRAME },
+    domid: DomId::SELF.0,
+    offset: 0,
+};
+
+fn granted(d: DomId, gref: GrantRef) -> Copied {
+    Copied { u: xc::gnttab_copy_gnttab_copy_ptr__bindgen_ty_1 { ref_: gref.0 }, domid: d.0, offset: 0 }
 }
 
 fn device(sbdf: u32) -> xc::xen_domctl_assign_device {
