@@ -126,3 +126,43 @@ fn join(parts: &[String]) -> String {
     let parts: Vec<&str> = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
     parts.join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped() -> Checked {
+        check(&crate::images_dir().join("host.toml")).unwrap()
+    }
+
+    #[test]
+    fn the_command_lines_come_from_the_manifest() {
+        let mut plan = shipped().plan;
+        let lines = command_lines(&plan).unwrap();
+        let pciback = plan.vms_of_kind(Kind::Pciback).next().unwrap().domid;
+        for part in
+            ["flask=enforcing", "iommu=force", "dom0-iommu=strict", &format!("hardware_dom={pciback}")]
+        {
+            assert!(lines.xen.contains(part), "{part} is missing: {}", lines.xen);
+        }
+        assert!(lines.kernel.contains("pci=off"), "{}", lines.kernel);
+        plan.host.console = "com2".to_owned();
+        plan.host.iommu = Iommu::None("a test".to_owned());
+        plan.host.xen_options = " sched=credit ".to_owned();
+        let changed = command_lines(&plan).unwrap().xen;
+        assert!(changed.contains("com2=115200") && changed.ends_with(" sched=credit"), "{changed}");
+        assert!(!changed.contains("com1") && !changed.contains("iommu=force"), "{changed}");
+    }
+
+    #[test]
+    fn the_boot_plan_names_every_image_but_the_bootstrappers() {
+        let manifest = shipped();
+        let names = images(&manifest.plan);
+        assert!(!names.contains(&bootstrapper(&manifest.plan).unwrap().ramdisk_image()));
+        let images = names.into_iter().map(|name| (name.clone(), name.into_bytes())).collect();
+        let boot_plan = boot_plan(&manifest, &images).unwrap();
+        assert_eq!(boot_plan.images.len(), images.len());
+        let text = boot_plan.to_toml().unwrap();
+        assert_eq!(BootPlan::from_toml(&text).unwrap(), boot_plan);
+    }
+}

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use ennead_manifest::{Kind, Vm};
 
 use super::{Report, Setup, boot};
-use crate::host::{self, Host};
+use crate::host::Host;
 use crate::milestone::Milestone;
 use crate::qemu::{Line, Settings};
 use crate::session::{PATIENCE, Session};
@@ -71,8 +71,7 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The same host, but Builder and pciback run the probing programs. Its manifest lies beside the original, whose paths are
-/// relative.
+/// The same host, but Builder and pciback run the probing programs.
 fn probing_host(setup: &Setup) -> Result<Host> {
     let checked = crate::plan::check(&setup.build.manifest)?;
     let mut manifest: toml::Table = checked.text.parse().context("The manifest is no TOML")?;
@@ -87,15 +86,7 @@ fn probing_host(setup: &Setup) -> Result<Host> {
             section.insert("kernel-options".into(), options(vm).into());
         }
     }
-    let folder = setup.build.manifest.parent().context("the manifest has no folder")?;
-    let file = tempfile::Builder::new()
-        .prefix("probing-")
-        .suffix(".toml")
-        .tempfile_in(folder)
-        .context("Cannot write a manifest beside the original")?;
-    crate::xen::write(file.path(), &manifest.to_string())?;
-    let build = host::Options { manifest: file.path().to_path_buf(), ..setup.build.clone() };
-    host::build(&setup.cache, setup.progress, &build)
+    setup.host_of(manifest.to_string())
 }
 
 /// What the probing pciback has to know.
