@@ -60,8 +60,7 @@ pub fn build(cache: &Cache, progress: Progress, names: &[String]) -> Result<BTre
     let metadata = metadata()?;
     let mut step = progress.step("Programs of the service VMs");
     step.log_to(&cache.log_path("programs"))?;
-    let mut command = cargo();
-    command.args(["build", "--release", "--locked", "--target", TARGET]);
+    let flags = flags(&metadata.target_directory)?.join("\x1f");
     for name in names {
         let package = metadata
             .packages
@@ -72,11 +71,23 @@ pub fn build(cache: &Cache, progress: Progress, names: &[String]) -> Result<BTre
             .with_context(|| {
                 format!("The manifest names program `{name}`, but no package here has such a binary")
             })?;
-        command.args(["-p", &package.name, "--bin", name]);
+        // One at a time: cargo would give all of them the features that any of them asks for.
+        let mut command = cargo();
+        command.args([
+            "build",
+            "--release",
+            "--locked",
+            "--target",
+            TARGET,
+            "-p",
+            &package.name,
+            "--bin",
+            name,
+        ]);
+        command.env("CARGO_ENCODED_RUSTFLAGS", &flags);
+        command.env("CARGO_TARGET_DIR", &metadata.target_directory);
+        step.run(&mut command)?;
     }
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags(&metadata.target_directory)?.join("\x1f"));
-    command.env("CARGO_TARGET_DIR", &metadata.target_directory);
-    step.run(&mut command)?;
     let folder = metadata.target_directory.join(TARGET).join("release");
     let mut programs = BTreeMap::new();
     for name in names {

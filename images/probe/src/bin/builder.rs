@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use ennead_builder::host::Host;
@@ -10,15 +9,11 @@ use ennead_manifest::{Kind, context};
 use ennead_probe::attempts::{self, Labels, Other};
 use ennead_probe::matrix::Matrix;
 use ennead_xen::probe::MarkedMemory;
-use ennead_xen::{Control, DomId};
+use ennead_xen::{Control, DomId, EventChannels};
 use tracing::info;
 
 /// Pages of 4096 bytes that are watched: two thirds of this VM's memory.
 const WATCHED: usize = 64 << 8;
-
-/// A VM that computes less than this in one pause is idle.
-const PAUSE: Duration = Duration::from_secs(1);
-const BUSY_NS: u64 = 20_000_000;
 
 fn main() -> ! {
     ennead_runtime::run(|runtime| {
@@ -33,26 +28,13 @@ fn main() -> ! {
         let server = params.talks_to.first().context("The plan gives Builder no channel to pciback")?;
         let pciback = Other { name: server.name.to_string(), domid: server.domid };
         let control = Control::open()?;
-        await_silence(&control, pciback.domid)?;
         probe(&control, &pciback)?;
+        // Now it is pciback's turn: with both at it at once, Xen's lines would get between the pieces in which the hardware
+        // domain's go to the console. It waits until it can bind a port of Builder's.
+        let events = EventChannels::open()?;
+        events.bind_unbound(pciback.domid)?;
         host.serve()
     })
-}
-
-/// Waits until pciback has nothing more to do: what the hardware domain writes to the console goes there in small pieces, and
-/// Xen's lines about this VM's attempts would get between them.
-fn await_silence(control: &Control, pciback: DomId) -> anyhow::Result<()> {
-    let used =
-        || -> anyhow::Result<u64> { Ok(control.domain(pciback)?.context("pciback is gone")?.cpu_time_ns) };
-    let mut before = used()?;
-    loop {
-        std::thread::sleep(PAUSE);
-        let now = used()?;
-        if now.saturating_sub(before) < BUSY_NS {
-            return Ok(());
-        }
-        before = now;
-    }
 }
 
 fn probe(control: &Control, pciback: &Other) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use ennead_manifest::Kind;
 use ennead_pciback::service::Service;
 use ennead_probe::attempts::{self, Other};
@@ -15,13 +15,16 @@ use ennead_probe::edu::Edu;
 use ennead_probe::matrix::Matrix;
 use ennead_runtime::{Params, Runtime};
 use ennead_xen::probe::MarkedMemory;
-use ennead_xen::{Control, DomId};
+use ennead_xen::{Control, DomId, EventChannels, Port};
 use tracing::info;
 
 /// Pages of 4096 bytes that are watched: two thirds of this VM's memory.
 const WATCHED: usize = 64 << 8;
 /// What tells the second process of this VM what it is.
 const SEALED: &str = "sealed";
+
+/// Among these is every port that Builder may have.
+const PORTS: std::ops::Range<u32> = 1..64;
 
 fn main() -> ! {
     if std::env::args().nth(1).as_deref() == Some(SEALED) {
@@ -32,7 +35,7 @@ fn main() -> ! {
         let params = runtime.params.clone();
         let mut service = Service::offer(runtime)?;
         sweep().context("Cannot try DMA")?;
-        probe(&Control::open()?, &params, false)?;
+        probe(&Control::open()?, &builder(&params)?, false)?;
         start_second()?;
         service.run()
     })
@@ -55,13 +58,16 @@ fn sweep() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn probe(control: &Control, params: &Params, is_sealed: bool) -> anyhow::Result<()> {
+fn builder(params: &Params) -> anyhow::Result<Other> {
     let client = params.answers.first().context("The plan gives pciback no client")?;
-    let builder = Other { name: client.name.to_string(), domid: client.domid };
+    Ok(Other { name: client.name.to_string(), domid: client.domid })
+}
+
+fn probe(control: &Control, builder: &Other, is_sealed: bool) -> anyhow::Result<()> {
     let own = if is_sealed { Kind::Pciback.running_type() } else { Kind::Pciback.starting_type() };
     let mut matrix = Matrix::new(own);
     let me = DomId(option("domid")?.try_into()?);
-    attempts::pciback(&mut matrix, control, me, &builder, is_sealed);
+    attempts::pciback(&mut matrix, control, me, builder, is_sealed);
     matrix.end();
     Ok(())
 }
@@ -78,14 +84,15 @@ fn start_second() -> anyhow::Result<()> {
 
 fn sealed(runtime: &Runtime) -> anyhow::Result<Infallible> {
     let control = Control::open()?;
+    let events = EventChannels::open()?;
+    let builder = builder(&runtime.params)?;
     std::io::stdout().write_all(b"x")?;
     std::io::stdout().flush()?;
-    // Allowed until Builder has taken it away.
-    while let Ok(()) = control.probe().machine_memory_map() {
-        std::thread::sleep(Duration::from_millis(100));
+    // Builder offers a port when it has sealed this VM and made its own attempts.
+    while !PORTS.map(Port).any(|port| events.bind_interdomain(builder.domid, port).is_ok()) {
+        std::thread::sleep(Duration::from_millis(200));
     }
-    probe(&control, &runtime.params, true)?;
-    ensure!(control.flask_enforcing()?, "FLASK does not enforce");
+    probe(&control, &builder, true)?;
     loop {
         std::thread::park();
     }
