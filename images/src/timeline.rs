@@ -76,7 +76,9 @@ fn in_plain_words(milestone: &Milestone) -> Option<String> {
     let value = |key: &str| milestone.value(key).unwrap_or("?");
     let memory = |key: &str| milestone.number(key).map_or_else(|| "?".to_owned(), mib);
     Some(match (vm.as_str(), name.as_str()) {
-        (_, "vm" | "list-end" | "controller" | "probe") | ("builder", "controllers" | "sealed") => return None,
+        (_, "vm" | "list-end" | "controller" | "probe") | ("builder", "controllers" | "sealed") => {
+            return None;
+        }
         ("bootstrapper", "started") => "domain 0 runs the bootstrapper".to_owned(),
         ("bootstrapper", "verified") => format!("bootstrapper has verified {} images", value("images")),
         ("bootstrapper", "goodbye") => "bootstrapper says goodbye".to_owned(),

@@ -57,6 +57,11 @@ fn a_vm_that_cannot_start_is_named() {
 }
 
 #[test]
+fn vms_come_and_go_without_a_trace() {
+    holds("vms");
+}
+
+#[test]
 fn power_off_and_reboot_work() {
     holds("power");
 }

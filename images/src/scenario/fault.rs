@@ -22,9 +22,16 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
         one(setup, &changed, &what, &format!("kernel-{}", vm.name), &first.name, report)?;
     }
     // A memory that the kernel does not fit into.
-    let changed = with_less_memory(setup, &host)?;
     let builder = host.plan.vms_of_kind(Kind::Builder).next().context("a VM is missing")?;
-    one(setup, &changed, "too little memory for `builder`", "memory-builder", &builder.name, report)
+    let changed = setup.host_of(with_memory(setup, builder, 4)?)?;
+    one(setup, &changed, "too little memory for `builder`", "memory-builder", &builder.name, report)?;
+    // It starts, and its kernel finds no program.
+    let changed = setup.host_with(&BTreeMap::from([(builder.ramdisk_image(), vec![0; 4096])]))?;
+    one(setup, &changed, "a ramdisk of `builder` that is none", "ramdisk-builder", &builder.name, report)?;
+    // Xen has too little memory for it when it already is the hardware domain: it cannot be destroyed, the host must stop.
+    let pciback = host.plan.vms_of_kind(Kind::Pciback).next().context("a VM is missing")?;
+    let changed = setup.host_of(with_memory(setup, pciback, 2048)?)?;
+    one(setup, &changed, "more memory for `pciback` than there is", "memory-pciback", &pciback.name, report)
 }
 
 /// The first VM that is built from the same kernel.
@@ -34,16 +41,18 @@ fn first_with<'a>(host: &'a Host, vm: &Vm) -> Result<&'a Vm> {
     others.next().context("a VM is missing")
 }
 
-/// The same host, but Builder gets 4 MiB.
-fn with_less_memory(setup: &Setup, host: &Host) -> Result<Host> {
+/// The same manifest, but `vm` gets `mib` MiB of a machine that is said to have enough.
+fn with_memory(setup: &Setup, vm: &Vm, mib: u32) -> Result<String> {
     let text = crate::xen::read(&setup.build.manifest)?;
-    let builder = host.plan.vms_of_kind(Kind::Builder).next().context("a VM is missing")?;
-    let section = format!("[vm.{}]", builder.name);
+    let text = changed_in(&text, "[host]", "memory-mib = ", "memory-mib = 8192 # ")?;
+    changed_in(&text, &format!("[vm.{}]", vm.name), "memory-mib = ", &format!("memory-mib = {mib} # "))
+}
+
+/// Replaces the first `old` behind `section`.
+fn changed_in(text: &str, section: &str, old: &str, new: &str) -> Result<String> {
     let (before, after) =
-        text.split_once(&section).with_context(|| format!("no {section} in the manifest"))?;
-    let memory = format!("memory-mib = {}", builder.memory_mib);
-    let after = after.replacen(&memory, "memory-mib = 4", 1);
-    setup.host_of(format!("{before}{section}{after}"))
+        text.split_once(section).with_context(|| format!("no {section} in the manifest"))?;
+    Ok(format!("{before}{section}{}", after.replacen(old, new, 1)))
 }
 
 fn one(setup: &Setup, host: &Host, what: &str, log: &str, vm: &str, report: &mut Report) -> Result<()> {

@@ -7,6 +7,7 @@ pub mod power;
 pub mod privileges;
 pub mod refuse;
 pub mod repeat;
+pub mod vms;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -168,7 +169,7 @@ impl std::fmt::Debug for Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 8] = [
+pub const ALL: [Scenario; 9] = [
     Scenario {
         name: "boot",
         about: "the host starts, has no Dom0, is sealed off, stays quiet, goes off",
@@ -184,6 +185,11 @@ pub const ALL: [Scenario; 8] = [
         name: "fault",
         about: "a VM that cannot start is named, and the host does not hang",
         run: fault::run,
+    },
+    Scenario {
+        name: "vms",
+        about: "Builder builds and destroys VMs, and nothing is left of them",
+        run: vms::run,
     },
     Scenario { name: "power", about: "restart and power-off from the console", run: power::run },
     Scenario {
