@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ennead_channel::FIRST_GREF;
 use ennead_domain::{Limits, Spec};
-use ennead_manifest::{Device, Kind, Permission, Plan, Vm, context};
+use ennead_manifest::{Device, Iommu, Kind, Permission, Plan, Vm, context};
 use ennead_runtime::Params;
 use ennead_runtime::boot::{ClientVm, HealthPort, ServerVm, kernel_options};
 use ennead_xen::{Control, DomId, DomainState, EventChannels, GrantRef, Port};
@@ -126,6 +126,7 @@ impl Launcher<'_> {
     pub fn start(&self, vm: &Vm) -> Result<Started, Error> {
         let domid = DomId(vm.domid);
         let xen = |source| Error::Xen { domid, source };
+        let plan = &self.store.boot_plan().plan;
         let kernel = self.store.image(&vm.kernel_image())?;
         let mut ramdisk = vec![self.store.image(&vm.ramdisk_image())?];
         if vm.kind == Kind::Builder {
@@ -144,10 +145,9 @@ impl Launcher<'_> {
             vcpus: vm.vcpus,
             kernel: &kernel,
             ramdisk: &parts,
-            cmdline: &command_line(&self.store.boot_plan().plan, vm)
-                .map_err(|e| Error::Name { domid, source: e })?,
+            cmdline: &command_line(plan, vm).map_err(|e| Error::Name { domid, source: e })?,
             hardware_domain: vm.kind == Kind::Pciback,
-            iommu: !vm.devices.is_empty(),
+            iommu: plan.host.iommu == Iommu::Required && !vm.devices.is_empty(),
             console: None,
             xenstore: None,
             limits: Limits::default(),

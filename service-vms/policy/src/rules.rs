@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ennead_manifest::{Kind, Permission, Plan, Vm};
+use ennead_manifest::{Iommu, Kind, Permission, Plan, Vm};
 
 use crate::vectors::Vectors;
 use crate::{Origin, Policy, Rule, Transition};
@@ -46,7 +46,7 @@ pub(crate) fn policy(plan: &Plan, vectors: Vectors) -> Policy {
         make.allow("xen_t", resource, "resource", &["remove_irq", "remove_ioport", "remove_iomem"], &xen);
     }
     for vm in &plan.vms {
-        make.vm(vm);
+        make.vm(plan, vm);
     }
     for vm in &plan.vms {
         for peer in vm.talks_to.iter().filter_map(|channel| Some((plan.vm(&channel.peer)?, channel))) {
@@ -90,6 +90,15 @@ fn kebab(name: &str) -> String {
 
 fn channel_type(kind: Kind) -> String {
     format!("{}_channel_t", kind.stem())
+}
+
+/// What FLASK asks when a VM uses hardware: it depends on what the IOMMU can do, and more is allowed only where the manifest
+/// does without one.
+fn device_use(plan: &Plan) -> &'static [&'static str] {
+    match plan.host.iommu {
+        Iommu::Required => &["use_iommu"],
+        Iommu::None(_) => &["use_iommu", "use_iommu_nointremap", "use_noiommu"],
+    }
 }
 
 /// What Xen calls "the domain itself". Domain 0 gets its label from Xen without a transition: it is its own self.
@@ -169,7 +178,7 @@ impl Maker {
     }
 
     /// The types of a VM's kind and what every VM needs of its own.
-    fn vm(&mut self, vm: &Vm) {
+    fn vm(&mut self, plan: &Plan, vm: &Vm) {
         let (me, channel) = (self_type(vm.kind), channel_type(vm.kind));
         let mut types = BTreeSet::from([me.clone(), channel.clone()]);
         for label in labels(vm.kind) {
@@ -186,7 +195,7 @@ impl Maker {
             self.own(vm, &run);
         }
         if vm.kind == Kind::Bootstrapper {
-            self.domain_0(vm);
+            self.domain_0(plan, vm);
         }
     }
 
@@ -230,7 +239,7 @@ impl Maker {
     }
 
     /// What domain 0 needs because Xen and Linux treat it as the first domain.
-    fn domain_0(&mut self, vm: &Vm) {
+    fn domain_0(&mut self, plan: &Plan, vm: &Vm) {
         let run = vm.kind.running_type();
         let because = |reason: &str| Origin { line: vm.line, reason: reason.to_owned() };
         let origin = because("Xen builds domain 0 at power-on");
@@ -248,7 +257,7 @@ impl Maker {
             &["firmware", "settime", "getcpuinfo", "readconsole"],
             &origin,
         );
-        self.refuse_silently(&run, "device_t", "resource", &["use_iommu"], &origin);
+        self.refuse_silently(&run, "device_t", "resource", device_use(plan), &origin);
     }
 
     fn transition(&mut self, source: &str, target: &str, class: &'static str, result: &str) {
@@ -331,7 +340,7 @@ impl Maker {
             }
             Permission::ReadHostConsole => self.allow(run, "xen_t", "xen", &["readconsole"], origin),
             Permission::WriteHostConsole => self.allow(run, "xen_t", "xen", &["writeconsole"], origin),
-            Permission::Hardware => self.hardware(run, vm, origin),
+            Permission::Hardware => self.hardware(run, plan, vm, origin),
             Permission::HostPower => self.allow(run, "xen_t", "xen", &["sleep"], origin),
             Permission::LendDevices => {
                 for target in plan
@@ -347,7 +356,7 @@ impl Maker {
             Permission::UseDevice => {
                 for label in labels(vm.kind) {
                     for resource in RESOURCES {
-                        self.allow(&label, resource, "resource", &["use_iommu"], origin);
+                        self.allow(&label, resource, "resource", device_use(plan), origin);
                     }
                 }
             }
@@ -397,7 +406,7 @@ impl Maker {
     }
 
     /// The hardware domain. What only its start needs goes to its starting type: Builder takes it away when it seals.
-    fn hardware(&mut self, run: &str, vm: &Vm, origin: &Origin) {
+    fn hardware(&mut self, run: &str, plan: &Plan, vm: &Vm, origin: &Origin) {
         let me = self_type(vm.kind);
         self.allow(run, "domio_t", "mmu", &["map_read", "map_write"], origin);
         self.allow(run, &me, "resource", &["add", "remove"], origin);
@@ -416,10 +425,10 @@ impl Maker {
                     "remove_irq",
                     "remove_iomem",
                     "remove_ioport",
-                    "use_iommu",
                 ],
                 origin,
             );
+            self.allow(run, resource, "resource", device_use(plan), origin);
         }
         // Xen keeps the time.
         self.refuse_silently(run, "xen_t", "xen", &["settime", "getcpuinfo", "readconsole"], origin);
