@@ -1,5 +1,6 @@
 //! QEMU as the machine: boots an ISO, reads the serial line, types on it.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -226,9 +227,11 @@ impl Machine {
         let output = child.stdout.take().context("QEMU has no output")?;
         let errors = child.stderr.take().context("QEMU has no error output")?;
         let shared = Arc::new(Shared::default());
-        let listener = Listener { shared: Arc::clone(&shared), started, log: Some(log) };
+        let listener =
+            Listener { shared: Arc::clone(&shared), started, log: Some(log), pieces: Pieces::default() };
         std::thread::spawn(move || listener.listen(output));
-        let listener = Listener { shared: Arc::clone(&shared), started, log: None };
+        let listener =
+            Listener { shared: Arc::clone(&shared), started, log: None, pieces: Pieces::default() };
         std::thread::spawn(move || listener.complaints(errors));
         Ok(Self {
             child,
@@ -373,6 +376,7 @@ struct Listener {
     shared: Arc<Shared>,
     started: Instant,
     log: Option<std::fs::File>,
+    pieces: Pieces,
 }
 
 impl Listener {
@@ -420,8 +424,43 @@ impl Listener {
         if let Some(log) = &mut self.log {
             let _ = writeln!(log, "[{:9.3}] {text}", at.as_secs_f64());
         }
-        self.shared.lock().lines.push(Line { at, text });
-        self.shared.more.notify_all();
+        if let Some(line) = self.pieces.add(Line { at, text }) {
+            self.shared.lock().lines.push(line);
+            self.shared.more.notify_all();
+        }
+    }
+}
+
+/// Bytes of a VM's line after which Xen begins a new one: the first multiple, from 199 on, of the chunks in which the line
+/// comes to it (`guest_console_write` in `xen/drivers/char/console.c`). Domain 0's hvc console writes 16 at once, the early
+/// console of the others as much as Xen copies, 127.
+fn piece(vm: &str) -> usize {
+    if vm == "0" { 208 } else { 254 }
+}
+
+/// Puts the pieces of a VM's long line together again: all but the last have [`piece`] bytes, each with the VM's `(dN) `.
+#[derive(Debug, Default)]
+struct Pieces(BTreeMap<String, Line>);
+
+impl Pieces {
+    /// Takes a line of the console; gives a whole line, unless there is more to come.
+    fn add(&mut self, line: Line) -> Option<Line> {
+        let Some((vm, text)) = line.text.strip_prefix("(d").and_then(|rest| rest.split_once(") ")) else {
+            return Some(line);
+        };
+        let more = text.len() == piece(vm);
+        let whole = match self.0.remove(vm) {
+            Some(mut begun) => {
+                begun.text.push_str(text);
+                begun
+            }
+            None => Line { at: line.at, text: line.text.clone() },
+        };
+        if more {
+            self.0.insert(vm.to_owned(), whole);
+            return None;
+        }
+        Some(whole)
     }
 }
 
@@ -461,6 +500,23 @@ mod tests {
             extra: vec!["-icount".to_owned(), "1".to_owned()],
             log: PathBuf::new(),
         }
+    }
+
+    #[test]
+    fn long_lines_of_vms_are_put_together() {
+        let at = Duration::ZERO;
+        let mut pieces = Pieces::default();
+        let mut add = |text: String| pieces.add(Line { at, text }).map(|line| line.text);
+        let long = "x".repeat(piece("1"));
+        assert_eq!(add("(d1) short".into()), Some("(d1) short".into()));
+        assert_eq!(add(format!("(d1) {long}")), None);
+        assert_eq!(add("(XEN) between".into()), Some("(XEN) between".into()));
+        assert_eq!(add("(d2) another".into()), Some("(d2) another".into()));
+        assert_eq!(add(format!("(d1) {long}")), None);
+        assert_eq!(add("(d1) end".into()), Some(format!("(d1) {long}{long}end")));
+        let long = "y".repeat(piece("0"));
+        assert_eq!(add(format!("(d0) {long}")), None);
+        assert_eq!(add("(d0) ".into()), Some(format!("(d0) {long}")));
     }
 
     #[test]
