@@ -22,6 +22,9 @@ use ennead_manifest::Plan;
 use vectors::Vectors;
 pub use vectors::XenVectors;
 
+/// The attribute that all domains' types have.
+const EVERY_VM: &str = "domain_type";
+
 /// Why a policy could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -138,10 +141,12 @@ impl Policy {
     /// When one of the names is unknown.
     pub fn explain(&self, a: &str, b: &str) -> Result<Explanation, Error> {
         let (from, to) = (self.types_of(a)?, self.types_of(b)?);
+        let is_vm = to.iter().any(|t| self.domain_types.contains(t));
         let mut rules: Vec<Rule> = self
             .rules
             .iter()
-            .filter(|rule| !rule.silent_refusal && from.contains(&rule.source) && to.contains(&rule.target))
+            .filter(|rule| !rule.silent_refusal && from.contains(&rule.source))
+            .filter(|rule| to.contains(&rule.target) || (rule.target == EVERY_VM && is_vm))
             // Of the types of `a` itself, "self" is the target only when `a` and `b` are one.
             .filter(|rule| a == b || !rule.target.ends_with("_self_t"))
             .cloned()

@@ -94,6 +94,7 @@ fn explain_names_the_line_and_the_reason() {
     let text = policy().explain("builder", "bootstrapper").expect("both are there").to_string();
     assert!(text.contains("builder may destroy-bootstrapper: the end of domain 0"), "{text}");
     assert!(text.contains("builder_t -> bootstrapper_t : domain { destroy }"), "{text}");
+    assert!(text.contains("builder may list-vms: answers `list`, notices dead VMs"), "{text}");
     let nothing = policy().explain("pciback", "bootstrapper").expect("both are there").to_string();
     assert!(!nothing.contains("domain {"), "{nothing}");
     assert!(policy().explain("pciback", "nobody").expect_err("unknown").to_string().contains("there are: "));
