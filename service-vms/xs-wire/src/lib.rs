@@ -14,13 +14,16 @@ mod header;
 mod op;
 pub mod path;
 mod perms;
+mod raw;
 mod reply;
 mod request;
+mod text;
 
 pub use errno::Errno;
 pub use header::{HEADER_LEN, Header, TooLong};
 pub use op::Op;
 pub use perms::{Access, Perm};
+pub use raw::Raw;
 pub use reply::{Message, Reply};
 pub use request::Request;
 

@@ -30,3 +30,52 @@ pub enum Op {
     ResetWatches = 21,
     DirectoryPart = 22,
 }
+
+impl Op {
+    /// The operation of this number; None if Xen 4.17 knows none.
+    #[must_use]
+    pub const fn from_u32(op: u32) -> Option<Self> {
+        Some(match op {
+            0 => Self::Control,
+            1 => Self::Directory,
+            2 => Self::Read,
+            3 => Self::GetPerms,
+            4 => Self::Watch,
+            5 => Self::Unwatch,
+            6 => Self::TransactionStart,
+            7 => Self::TransactionEnd,
+            8 => Self::Introduce,
+            9 => Self::Release,
+            10 => Self::GetDomainPath,
+            11 => Self::Write,
+            12 => Self::Mkdir,
+            13 => Self::Rm,
+            14 => Self::SetPerms,
+            15 => Self::WatchEvent,
+            16 => Self::Error,
+            17 => Self::IsDomainIntroduced,
+            18 => Self::Resume,
+            19 => Self::SetTarget,
+            21 => Self::ResetWatches,
+            22 => Self::DirectoryPart,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Op;
+
+    #[test]
+    fn numbers_both_ways() {
+        let known = (0..=19).chain(21..=22);
+        for number in known.clone() {
+            assert_eq!(Op::from_u32(number).map(|op| op as u32), Some(number));
+        }
+        for number in [20, 23, 24, 27, 0xffff, u32::MAX] {
+            assert_eq!(Op::from_u32(number), None);
+        }
+        assert_eq!(known.count(), 22);
+    }
+}

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Errno, Op, Perm};
 
+mod encode;
+
 /// What a reply says. Its form on the wire depends on this alone, not on the operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply<'a> {
@@ -70,3 +72,6 @@ impl Message<'_> {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,31 @@
+//! The two functions that see what guests wrote. They are pure, and run in memory that is put back afterwards.
+
+use ennead_xs_link::{Head, decode_message, encode_request};
+use ennead_xs_wire::{HEADER_LEN, Header, Request};
+
+/// A complete message of a client -> a call's body for State. 0 bytes if it is not a message at all.
+#[must_use]
+pub fn parse(input: &[u8], output: &mut [u8]) -> usize {
+    let Some((header, payload)) = input.split_first_chunk::<HEADER_LEN>() else { return 0 };
+    let Ok(header) = Header::decode(header) else { return 0 };
+    let head = Head { op: header.op, request_id: header.request_id, tx_id: header.tx_id };
+    encode_request(head, Request::decode(header.op, payload), output).unwrap_or(0)
+}
+
+/// A message of State's -> its bytes on the wire. 0 bytes if State's message is none.
+#[must_use]
+pub fn format(input: &[u8], output: &mut [u8]) -> usize {
+    decode_message(input).and_then(|message| message.encode_into(output)).unwrap_or(0)
+}
+
+/// Runs a handler and forgets everything that it did but for its output.
+pub trait Forgetful {
+    /// Runs `handler` on `input`; copies what it leaves into `output` and gives the number of bytes. 0 if something does not
+    /// fit.
+    fn run(
+        &mut self,
+        handler: fn(&[u8], &mut [u8]) -> usize,
+        input: &[u8],
+        output: &mut [u8],
+    ) -> usize;
+}
