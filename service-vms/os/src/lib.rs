@@ -3,8 +3,12 @@
 
 mod arena;
 mod heap;
+mod link;
 mod shared;
+mod spin;
 
 pub use arena::{Arena, INPUT_LEN, OUTPUT_LEN, Size};
 pub use heap::ArenaHeap;
+pub use link::Link;
 pub use shared::SharedMemory;
+pub use spin::Spin;

@@ -14,11 +14,13 @@
 extern crate alloc;
 
 mod body;
+mod directory;
 mod memory;
 mod record;
 mod slots;
 
 pub use body::{Head, decode_message, decode_request, encode_message, encode_request};
+pub use directory::{Directory, MAX_GRANTS};
 pub use memory::{LocalMemory, Shared};
 pub use record::{Connect, Records, Kind as RecordKind, Record, RecordWriter};
 pub use slots::{

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use ennead_xs_link::{Call, CallKind, Caller, MAX_BODY, MAX_LINES, OPERATOR, Shared, Violation};
 
 use crate::handler::{self, Forgetful};
-use lines::{Line, Lines};
+use lines::Lines;
 
 /// Bytes read from a socket at once.
 const INBOX: usize = 16 << 10;
@@ -33,10 +33,10 @@ pub enum Actor {
 }
 
 impl Actor {
-    const fn line(self) -> u32 {
+    fn line(self) -> u32 {
         match self {
             Self::Operator => OPERATOR,
-            Self::Domain(domid) => domid as u32,
+            Self::Domain(domid) => domid.into(),
         }
     }
 }
@@ -44,8 +44,13 @@ impl Actor {
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A client has connected; `socket` is the world's number for it.
-    Connected { socket: u32, actor: Actor },
+    /// A client has connected.
+    Connected {
+        /// The world's number for its socket.
+        socket: u32,
+        /// Who it acts as.
+        actor: Actor,
+    },
     /// A line's socket has bytes, or has ended.
     Readable(u32),
     /// A line's socket takes bytes again.
@@ -54,8 +59,13 @@ pub enum Event {
     Port(u32),
     /// State rang.
     State,
-    /// Without Xen: a domain came (1), has shut down (2) or is gone (0).
-    Domain { domid: u16, state: u32 },
+    /// Without Xen: a domain's state has changed.
+    Domain {
+        /// Whose.
+        domid: u16,
+        /// 1: it is there, 2: it has shut down, 0: it is gone.
+        state: u32,
+    },
 }
 
 /// What became of reading or writing.

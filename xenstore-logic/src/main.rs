@@ -1,0 +1,67 @@
+//! `xenstore-logic`: in its VM, `/init`; elsewhere an ordinary process with sockets instead of rings.
+#![forbid(unsafe_code)]
+
+mod memory;
+mod process;
+mod rings;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use ennead_os::{ArenaHeap, Link};
+use ennead_xenstore_logic::serve::{Actor, Serve, Stop};
+use ennead_xs_link::Caller;
+
+#[global_allocator]
+static HEAP: ArenaHeap = ArenaHeap;
+
+/// XenStore's protocol half as an ordinary process.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// Socket of xenstore-state (its --listen)
+    #[arg(long, value_name = "SOCKET")]
+    state: PathBuf,
+    /// Socket for clients: PATH (privileged), or DOMID:PATH (they act as domain DOMID). Repeatable
+    #[arg(long, value_name = "[DOMID:]PATH", value_parser = parse_socket)]
+    socket: Vec<(Actor, PathBuf)>,
+    /// Directory of ring pages (domN.ring), domains (domN) and event datagrams (evtchn.sock), instead of Xen
+    #[arg(long, value_name = "DIR")]
+    rings: Option<PathBuf>,
+    /// Microseconds to look for work before sleeping
+    #[arg(long, default_value_t = 50)]
+    spin: u64,
+}
+
+fn parse_socket(text: &str) -> Result<(Actor, PathBuf), String> {
+    match text.split_once(':') {
+        Some((domid, path)) if domid.bytes().all(|b| b.is_ascii_digit()) => {
+            let domid = domid.parse().map_err(|_| format!("{domid} is no domid"))?;
+            Ok((Actor::Domain(domid), path.into()))
+        }
+        _ => Ok((Actor::Operator, text.into())),
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let (link, memory) = Link::join(&options.state)
+        .with_context(|| format!("Cannot reach xenstore-state on {}", options.state.display()))?;
+    let Ok(caller) = Caller::attach(memory) else { bail!("xenstore-state is of another version") };
+    let spin = Duration::from_micros(options.spin);
+    let world = process::Process::new(link, &options.socket, options.rings.as_deref(), spin)?;
+    let mut serve = Serve::new(caller, world, memory::Memory::new()?);
+    let Err(stop) = serve.attach().and_then(|()| serve.run());
+    // From here on nothing may allocate.
+    let why = match stop {
+        Stop::StateGone => "xenstore-state is gone",
+        Stop::Link(violation) => violation.0,
+        Stop::World(what) => what,
+    };
+    let _ = rustix::io::write(rustix::stdio::stderr(), b"xenstore-logic: ");
+    let _ = rustix::io::write(rustix::stdio::stderr(), why.as_bytes());
+    let _ = rustix::io::write(rustix::stdio::stderr(), b"\n");
+    std::process::exit(1)
+}
