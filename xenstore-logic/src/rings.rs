@@ -65,7 +65,9 @@ impl Rings {
     /// What has happened: new domains first, then the channels' events.
     pub(crate) fn events(&mut self, events: &mut Vec<Event>) {
         if std::mem::take(&mut self.fresh) {
-            events.extend(self.domains.iter().map(|(domid, state)| Event::Domain { domid: *domid, state: *state }));
+            events.extend(
+                self.domains.iter().map(|(domid, state)| Event::Domain { domid: *domid, state: *state }),
+            );
         }
         let mut space = [MaybeUninit::uninit(); 2048];
         let mut reader = inotify::Reader::new(&self.watch, &mut space);
@@ -138,7 +140,9 @@ fn domain(name: &[u8]) -> Option<u16> {
 fn state(dir: &OwnedFd, domid: u16) -> u32 {
     let mut name = [0; 32];
     let Some(name) = text(&mut name, format_args!("dom{domid}")) else { return 0 };
-    let Ok(fd) = rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return 0 };
+    let Ok(fd) = rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+        return 0;
+    };
     let mut word = [0; 64];
     let n = File::from(fd).read(&mut word).unwrap_or(0);
     let word = word.get(..n).unwrap_or_default();

@@ -10,9 +10,16 @@ use crate::ring;
 /// A record, after the part of it that lies in the answer's buffer has been dealt with.
 enum Step {
     /// A message's wire form is in `scratch`, so many bytes; bytes `skip..skip + take` are for the line, at `at` of its ring.
-    Message { at: u32, skip: usize, take: usize },
+    Message {
+        at: u32,
+        skip: usize,
+        take: usize,
+    },
     /// A call's body is in `scratch`; `rest`: State holds more bytes of the line.
-    Packet { len: usize, rest: bool },
+    Packet {
+        len: usize,
+        rest: bool,
+    },
     /// Bytes for the line are in `scratch`.
     Raw(usize),
     Connect(Connect),
@@ -32,8 +39,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
             }
             if !self.world.spin(round) {
                 self.caller.sleeps(true);
-                let waited =
-                    if self.caller.is_answered() { Ok(()) } else { self.world.wait_for_state() };
+                let waited = if self.caller.is_answered() { Ok(()) } else { self.world.wait_for_state() };
                 self.caller.sleeps(false);
                 waited?;
             }
@@ -115,12 +121,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
     }
 
     /// A call about a ring is answered: the ring moves, and its next request's turn has come.
-    fn ring_answered(
-        &mut self,
-        answer: &Answer,
-        packets: bool,
-        ring_line: Option<u32>,
-    ) -> Result<(), Stop> {
+    fn ring_answered(&mut self, answer: &Answer, packets: bool, ring_line: Option<u32>) -> Result<(), Stop> {
         let line = answer.line;
         if ring_line.is_some_and(|l| l != line) {
             self.ring_bell(ring_line);

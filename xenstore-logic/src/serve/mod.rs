@@ -1,9 +1,9 @@
 //! The loop: bytes in, calls to State, answers, bytes out.
 
 mod collect;
+mod guest;
 mod lines;
 mod socket;
-mod guest;
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -162,28 +162,33 @@ pub struct Serve<M: Shared, W: World, F: Forgetful> {
 }
 
 impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
-    /// Takes the link over.
+    /// With its tables; `memory` is made last, since nothing may be allocated once it is.
     ///
     /// # Errors
-    /// State is gone.
-    pub fn new(caller: Caller<M>, world: W, memory: F) -> Self {
-        Self {
+    /// Those of `memory`.
+    pub fn new<E>(caller: Caller<M>, world: W, memory: impl FnOnce() -> Result<F, E>) -> Result<Self, E> {
+        let lines = Lines::new();
+        let (events, opening) = (Vec::with_capacity(EVENTS), Vec::with_capacity(EVENTS));
+        let (inbox, ring) = (vec![0; INBOX].into(), vec![0; RING].into());
+        let (answer, scratch) = (Box::new([0; MAX_BODY]), vec![0; MAX_BODY].into());
+        let out = Vec::with_capacity(OUTBOX);
+        Ok(Self {
+            memory: memory()?,
             caller,
             world,
-            memory,
-            lines: Lines::new(),
-            events: Vec::with_capacity(EVENTS),
-            opening: Vec::with_capacity(EVENTS),
-            inbox: vec![0; INBOX].into(),
-            answer: Box::new([0; MAX_BODY]),
-            scratch: vec![0; MAX_BODY].into(),
-            out: Vec::with_capacity(OUTBOX),
+            lines,
+            events,
+            opening,
+            inbox,
+            answer,
+            scratch,
+            out,
             out_line: MAX_LINES,
-            ring: vec![0; RING].into(),
+            ring,
             attention: 0,
             more: false,
             acting: false,
-        }
+        })
     }
 
     /// Starts: State tells which rings there are.
@@ -212,6 +217,15 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
             self.wait()?;
             self.turn()?;
         }
+    }
+
+    /// Handles what has happened, without waiting for anything to happen.
+    ///
+    /// # Errors
+    /// See `Stop`.
+    pub fn poll(&mut self) -> Result<(), Stop> {
+        self.world.wait(&mut self.events, false)?;
+        self.turn()
     }
 
     /// Handles the events at hand and everything that follows from them.

@@ -1,0 +1,26 @@
+//! `xenstore-state`: in its VM, `/init`; elsewhere an ordinary process.
+#![forbid(unsafe_code)]
+
+mod process;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// XenStore's contents half as an ordinary process.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// Socket on which xenstore-logic finds it
+    #[arg(long, value_name = "SOCKET")]
+    listen: PathBuf,
+    /// Microseconds to look for work before sleeping
+    #[arg(long, default_value_t = 50)]
+    spin: u64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    process::serve(&options.listen, Duration::from_micros(options.spin))
+}

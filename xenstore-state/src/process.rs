@@ -1,0 +1,124 @@
+//! State as an ordinary process: Logic connects to a socket and gets shared memory.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ennead_os::{Link, SharedMemory, Spin};
+use ennead_xenstore_state::service::{Mode, Service};
+use ennead_xenstore_state::{Settings, State};
+use ennead_xs_link::{Answerer, MAX_BODY, RecordWriter, region_len};
+use rustix::event::{PollFd, PollFlags};
+
+/// Slots of the link: half of them for requests, so many clients' at once.
+const SLOTS: usize = 256;
+
+struct Served {
+    link: Link,
+    answerer: Answerer<SharedMemory>,
+}
+
+/// Serves for ever.
+pub(crate) fn serve(socket: &Path, spin: Duration) -> anyhow::Result<()> {
+    let listener = listen(socket).with_context(|| format!("Cannot listen on {}", socket.display()))?;
+    let mut service = Service::new(State::new(Settings::default()), Mode::Process);
+    let mut logic: Option<Served> = None;
+    let mut body = Box::new([0; MAX_BODY]);
+    let mut records = RecordWriter::default();
+    let mut spin = Spin::new(spin);
+    let mut round = 0;
+    loop {
+        if let Some(served) = &mut logic {
+            if answer(&mut service, served, &mut body, &mut records) {
+                round = 0;
+                continue;
+            }
+            if spin.again(round) {
+                round += 1;
+                continue;
+            }
+            served.answerer.sleeps(true);
+            if served.answerer.has_call() {
+                served.answerer.sleeps(false);
+                continue;
+            }
+        }
+        let woken = wait(&listener, logic.as_ref()).context("Cannot wait")?;
+        round = 0;
+        if let Some(served) = &logic {
+            served.answerer.sleeps(false);
+            served.link.answer();
+        }
+        if woken.gone {
+            logic = None;
+        }
+        if woken.connected {
+            // A Logic that starts while another one lives takes its place: there is one.
+            logic = Some(accept(&listener).context("Cannot serve a new Logic")?);
+        }
+    }
+}
+
+/// Answers the calls that are there; says whether there were any.
+fn answer(
+    service: &mut Service,
+    served: &mut Served,
+    body: &mut [u8; MAX_BODY],
+    records: &mut RecordWriter,
+) -> bool {
+    let mut any = false;
+    loop {
+        match served.answerer.next_call(body) {
+            Ok(None) => break,
+            Ok(Some((call, body))) => {
+                let more = service.handle(&call, body, records);
+                served.answerer.answer(records.bytes(), more);
+            }
+            Err(violation) => eprintln!("xenstore-state: Logic: {}", violation.0),
+        }
+        any = true;
+        if served.answerer.must_wake() {
+            served.link.wake();
+        }
+    }
+    any
+}
+
+struct Woken {
+    connected: bool,
+    gone: bool,
+}
+
+fn wait(listener: &UnixListener, logic: Option<&Served>) -> io::Result<Woken> {
+    let bell = logic.map(|served| served.link.bell());
+    let mut fds = vec![PollFd::new(listener, PollFlags::IN)];
+    if let (Some(served), Some(bell)) = (logic, &bell) {
+        fds.push(PollFd::new(&served.link.peer, PollFlags::IN));
+        fds.push(PollFd::new(bell, PollFlags::IN));
+    }
+    match rustix::event::poll(&mut fds, None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
+    Ok(Woken { connected: ready(0), gone: ready(1) })
+}
+
+fn accept(listener: &UnixListener) -> io::Result<Served> {
+    let (peer, _) = listener.accept()?;
+    let (link, memory) = Link::offer(peer, region_len(SLOTS))?;
+    Ok(Served { link, answerer: Answerer::create(memory) })
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    // A socket that a predecessor left. Anything else there is not ours to remove.
+    if fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    Ok(listener)
+}
