@@ -74,11 +74,11 @@ impl State {
                 return Err(Errno::Enospc);
             }
         }
-        let is_as_it_was = |(path, touch): (&Box<[u8]>, &Touch)| {
+        let as_it_was = txn.touched.iter().all(|(path, touch)| {
             let now = self.store.find(path).map(|id| self.store.tree.generation(id));
             now == touch.before.map(|(_, generation)| generation)
-        };
-        if txn.stale || !txn.touched.iter().all(is_as_it_was) {
+        });
+        if txn.stale || !as_it_was {
             self.lost(cx);
             return Err(Errno::Eagain);
         }

@@ -107,7 +107,8 @@ impl State {
         self.introduce(domid, port, None)
     }
 
-    /// The domain's connection ends, its nodes go; Xen may still have it.
+    /// The domain's connection ends, its nodes go. Xen may still have it, so it can be introduced again; `died` tells if
+    /// not.
     ///
     /// # Errors
     /// EINVAL for domain 0; ENOENT if it was not introduced.
@@ -119,7 +120,10 @@ impl State {
         if !domain.introduced && !domain.restarting {
             return Err(Errno::Enoent);
         }
+        let (announced, manager) = (domain.announced, domain.manager);
         self.destroy(domid);
+        let domain = self.known(domid);
+        (domain.announced, domain.manager) = (announced, manager);
         Ok(())
     }
 

@@ -60,8 +60,4 @@ impl Notices {
     pub(crate) fn pop(&mut self) -> Option<Notice> {
         self.0.pop_front().map(|waiting| waiting.notice)
     }
-
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
 }

@@ -139,10 +139,6 @@ impl Outbox {
         *self = Self::new();
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
     /// Events as counted and as they are; for `check`.
     pub(crate) fn events(&self) -> (usize, usize) {
         (self.events, self.items.iter().filter(|item| item.is_event()).count())

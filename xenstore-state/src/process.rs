@@ -110,8 +110,9 @@ fn wait(listener: &UnixListener, logic: Option<&Served>) -> io::Result<Woken> {
 
 fn accept(listener: &UnixListener) -> io::Result<Served> {
     let (peer, _) = listener.accept()?;
-    let (link, memory) = Link::offer(peer, region_len(SLOTS))?;
-    Ok(Served { link, answerer: Answerer::create(memory) })
+    let answerer = Answerer::create(SharedMemory::new(region_len(SLOTS))?);
+    let link = Link::offer(peer, answerer.memory())?;
+    Ok(Served { link, answerer })
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

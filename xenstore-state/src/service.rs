@@ -115,7 +115,8 @@ impl Service {
     }
 
     fn queue(&mut self, number: u32) {
-        let Some(line) = self.lines.get_mut(usize::try_from(number).unwrap_or(usize::MAX)).and_then(Option::as_mut)
+        let Some(line) =
+            self.lines.get_mut(usize::try_from(number).unwrap_or(usize::MAX)).and_then(Option::as_mut)
         else {
             return;
         };
@@ -350,7 +351,9 @@ impl Service {
     /// Delivers what there is for a line, as far as it has room. `false` if the answer is full.
     fn deliver(&mut self, number: u32, out: &mut RecordWriter) -> bool {
         let Self { state, lines, scratch, pending, .. } = self;
-        let Some(line) = lines.get_mut(usize::try_from(number).unwrap_or(usize::MAX)).and_then(Option::as_mut) else {
+        let Some(line) =
+            lines.get_mut(usize::try_from(number).unwrap_or(usize::MAX)).and_then(Option::as_mut)
+        else {
             return true;
         };
         let mut full = false;

@@ -152,23 +152,6 @@ impl State {
         self.notices.pop()
     }
 
-    /// A new XenStore-Logic starts: `next_notice` tells of all rings again, `next_with_output` of all connections that
-    /// have output.
-    pub fn logic_restarted(&mut self) {
-        self.notices.clear();
-        for (domid, domain) in self.store.domains.iter() {
-            if let Some((conn, port)) = domain.ring {
-                self.notices.connect(conn, domid, port, true);
-            }
-        }
-        for (conn, connection) in &mut self.connections {
-            if !connection.outbox.is_empty() && !connection.queued {
-                connection.queued = true;
-                self.with_output.push_back(*conn);
-            }
-        }
-    }
-
     /// A request that was denied or would have exceeded a quota, for the audit log. At most 64 wait, and one domain has
     /// at most 8 in a second: a guest cannot flood the log.
     pub fn next_refusal(&mut self) -> Option<Refusal> {

@@ -1,1 +1,13 @@
+//! What clients see. Each test speaks to `State` as XenStore-Logic does.
 
+mod advisories;
+mod basics;
+mod domains;
+mod model;
+mod output;
+mod permissions;
+mod quotas;
+mod roles;
+mod transactions;
+mod watches;
+mod world;

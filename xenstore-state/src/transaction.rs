@@ -194,8 +194,8 @@ impl Transaction {
 
     /// Bytes charged, as counted and as they should be; for `check`.
     pub(crate) fn memory(&self) -> (usize, usize) {
-        let cost = |(path, touch): (&Box<[u8]>, &Touch)| Self::cost_of_look(path) + touch.bytes;
-        (self.memory, self.touched.iter().map(cost).sum())
+        let costs = self.touched.iter().map(|(path, touch)| Self::cost_of_look(path) + touch.bytes);
+        (self.memory, costs.sum())
     }
 
     pub(crate) const fn payer(&self) -> Option<u16> {

@@ -38,7 +38,9 @@ fn bump(layout: Layout) -> *mut u8 {
     let next = unsafe { used.read() };
     let from = start.saturating_add(OVERHEAD).saturating_add(next);
     let Some(at) = from.checked_next_multiple_of(layout.align()) else { return null_mut() };
-    let Some(behind) = at.checked_add(layout.size()).filter(|behind| *behind <= end) else { return null_mut() };
+    let Some(behind) = at.checked_add(layout.size()).filter(|behind| *behind <= end) else {
+        return null_mut();
+    };
     // SAFETY: as above.
     unsafe { used.write(behind.saturating_sub(start + OVERHEAD)) };
     std::ptr::with_exposed_provenance_mut(at)

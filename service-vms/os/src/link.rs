@@ -9,7 +9,8 @@ use std::path::Path;
 
 use rustix::event::EventfdFlags;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 
 use crate::SharedMemory;
@@ -26,12 +27,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// State's end: makes a region of `len` bytes and gives it to `peer`.
+    /// State's end: gives `memory`, a link already, to `peer`.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn offer(peer: UnixStream, len: usize) -> io::Result<(Self, SharedMemory)> {
-        let memory = SharedMemory::new(len)?;
+    pub fn offer(peer: UnixStream, memory: &SharedMemory) -> io::Result<Self> {
         let bell = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let (bell, theirs) = (bell()?, bell()?);
         let fds = [memory.as_fd(), bell.as_fd(), theirs.as_fd()];
@@ -41,7 +41,7 @@ impl Link {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         rustix::net::sendmsg(&peer, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
-        Ok((Self { peer, bell, theirs }, memory))
+        Ok(Self { peer, bell, theirs })
     }
 
     /// Logic's end: connects to State's socket.
@@ -53,7 +53,12 @@ impl Link {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
-        rustix::net::recvmsg(&peer, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        rustix::net::recvmsg(
+            &peer,
+            &mut [IoSliceMut::new(&mut byte)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
         let mut fds = control
             .drain()
             .filter_map(|message| match message {

@@ -26,7 +26,8 @@ pub struct Directory {
 impl Directory {
     /// Writes it into a page of zeroes. `false`, and nothing is written, if there are too many grants.
     pub fn publish(&self, page: &impl Shared) -> bool {
-        let Some(count) = u32::try_from(self.grants.len()).ok().filter(|_| self.grants.len() <= MAX_GRANTS) else {
+        let Some(count) = u32::try_from(self.grants.len()).ok().filter(|_| self.grants.len() <= MAX_GRANTS)
+        else {
             return false;
         };
         for (i, gref) in self.grants.iter().enumerate() {

@@ -22,7 +22,7 @@ mod slots;
 pub use body::{Head, decode_message, decode_request, encode_message, encode_request};
 pub use directory::{Directory, MAX_GRANTS};
 pub use memory::{LocalMemory, Shared};
-pub use record::{Connect, Records, Kind as RecordKind, Record, RecordWriter};
+pub use record::{Connect, Kind as RecordKind, Record, RecordWriter, Records};
 pub use slots::{
     Answer, Answerer, Call, CallKind, Caller, MAX_BODY, NotALink, SLOT_LEN, Violation, region_len,
 };

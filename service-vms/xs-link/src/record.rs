@@ -63,12 +63,8 @@ impl Connect {
     #[must_use]
     pub fn encode(&self) -> [u8; 16] {
         let mut out = [0; 16];
-        let words = [
-            u32::from(self.domid) | (u32::from(self.known) << 16),
-            self.port,
-            self.req_cons,
-            self.rsp_prod,
-        ];
+        let words =
+            [u32::from(self.domid) | (u32::from(self.known) << 16), self.port, self.req_cons, self.rsp_prod];
         for (chunk, word) in out.chunks_exact_mut(4).zip(words) {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
@@ -146,8 +142,15 @@ impl<'a> Iterator for Records<'a> {
 
     fn next(&mut self) -> Option<Record<'a>> {
         let [kind, line, at, len] = words(self.0)?;
-        let kinds =
-            [Kind::Message, Kind::Packet, Kind::Connect, Kind::Disconnect, Kind::Opened, Kind::Raw, Kind::Drop];
+        let kinds = [
+            Kind::Message,
+            Kind::Packet,
+            Kind::Connect,
+            Kind::Disconnect,
+            Kind::Opened,
+            Kind::Raw,
+            Kind::Drop,
+        ];
         let kind = kinds.into_iter().find(|k| *k as u32 == kind)?;
         let short = |i: usize| Some(u16::from_le_bytes(self.0.get(i..i + 2)?.try_into().ok()?));
         let (skip, take) = (short(16)?, short(18)?);

@@ -244,11 +244,18 @@ impl<M: Shared> Answerer<M> {
     pub fn create(memory: M) -> Self {
         let fit = memory.size().saturating_sub(PAGE) / SLOT_LEN;
         // Rounded down to a power of two, so that the counters may wrap.
-        let slots = u32::try_from(fit.checked_ilog2().map_or(1, |bits| 1_usize << bits)).unwrap_or(1).min(1024);
+        let slots =
+            u32::try_from(fit.checked_ilog2().map_or(1, |bits| 1_usize << bits)).unwrap_or(1).min(1024);
         memory.store(AT_SLOTS, slots);
         memory.store(AT_VERSION, VERSION);
         memory.store(AT_MAGIC, MAGIC);
         Self { memory, slots, completed: 0, current: None }
+    }
+
+    /// The region.
+    #[must_use]
+    pub const fn memory(&self) -> &M {
+        &self.memory
     }
 
     /// Whether there is a call.

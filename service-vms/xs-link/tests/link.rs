@@ -1,8 +1,8 @@
 //! Both ends over the same memory.
 
 use ennead_xs_link::{
-    Answerer, Call, CallKind, Caller, Connect, Directory, Head, LocalMemory, MAX_BODY, MAX_GRANTS, Record, RecordKind,
-    RecordWriter, Records, SLOT_LEN, Shared, decode_request, encode_request, region_len,
+    Answerer, Call, CallKind, Caller, Connect, Directory, Head, LocalMemory, MAX_BODY, MAX_GRANTS, Record,
+    RecordKind, RecordWriter, Records, SLOT_LEN, Shared, decode_request, encode_request, region_len,
 };
 use ennead_xs_wire::{Errno, Request};
 use proptest::prelude::*;

@@ -55,6 +55,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
     }
 
     fn act(&mut self, answer: &Answer) -> Result<(), Stop> {
+        let moved = self.consume(answer);
         let mut at = 0;
         let mut packets = false;
         // The ring on which the last message went out: rung once for all that follow each other.
@@ -114,23 +115,32 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
             self.writable(answer.line)?;
         }
         if self.lines.guest(answer.line).is_some() && is_about_a_ring(answer.kind) {
-            return self.ring_answered(answer, packets, ring_line);
+            return self.ring_answered(answer, moved, packets, ring_line);
         }
         self.ring_bell(ring_line);
         Ok(())
     }
 
-    /// A call about a ring is answered: the ring moves, and its next request's turn has come.
-    fn ring_answered(&mut self, answer: &Answer, packets: bool, ring_line: Option<u32>) -> Result<(), Stop> {
+    /// State has committed how far a ring is read: the guest may have that room. Says whether it is any.
+    fn consume(&mut self, answer: &Answer) -> bool {
+        let Some(guest) = self.lines.guest(answer.line).filter(|_| is_reading(answer.kind)) else { return false };
+        let moved = guest.req_cons != answer.req_cons;
+        guest.req_cons = answer.req_cons;
+        ring::consume(&guest.page, answer.req_cons);
+        moved
+    }
+
+    /// A call about a ring is answered: its next request's turn has come.
+    fn ring_answered(
+        &mut self,
+        answer: &Answer,
+        moved: bool,
+        packets: bool,
+        ring_line: Option<u32>,
+    ) -> Result<(), Stop> {
         let line = answer.line;
         if ring_line.is_some_and(|l| l != line) {
             self.ring_bell(ring_line);
-        }
-        let Some(guest) = self.lines.guest(line) else { return Ok(()) };
-        let moved = guest.req_cons != answer.req_cons && is_reading(answer.kind);
-        if is_reading(answer.kind) {
-            guest.req_cons = answer.req_cons;
-            ring::consume(&guest.page, answer.req_cons);
         }
         if moved || ring_line == Some(line) || answer.kind == CallKind::Mapped {
             self.ring_bell(Some(line));

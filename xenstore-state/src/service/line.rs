@@ -231,8 +231,7 @@ impl Line {
         let Ok(Some(total)) = self.stash.first() else { return };
         let Some(data) = self.stash.bytes.get(..total) else { return };
         let rest = self.stash.bytes.len() > total;
-        let record =
-            Record { kind: RecordKind::Packet, line, at: 0, skip: 0, take: rest.into(), data };
+        let record = Record { kind: RecordKind::Packet, line, at: 0, skip: 0, take: rest.into(), data };
         self.stash.handed = out.push(&record);
     }
 
