@@ -225,8 +225,8 @@ impl Service {
         }
         for _ in 0..CONNECTS {
             let Some(number) = self.connects.pop_front() else { break };
-            let Some(Line { transport: Transport::Ring(ring), .. }) = self.line(number) else { continue };
-            let data = ring.connect().encode();
+            let Some(Line { transport: Transport::Ring(ring), stash, .. }) = self.line(number) else { continue };
+            let data = ring.connect(stash).encode();
             let record =
                 Record { kind: RecordKind::Connect, line: number, at: 0, skip: 0, take: 0, data: &data };
             if !out.push(&record) {

@@ -52,6 +52,8 @@ pub struct Connect {
     pub port: u32,
     /// State knows the positions (the ring was served before); else the page's count.
     pub known: bool,
+    /// State holds the beginning of a message.
+    pub stashed: bool,
     /// How far requests are read.
     pub req_cons: u32,
     /// How far responses are written.
@@ -64,7 +66,7 @@ impl Connect {
     pub fn encode(&self) -> [u8; 16] {
         let mut out = [0; 16];
         let words =
-            [u32::from(self.domid) | (u32::from(self.known) << 16), self.port, self.req_cons, self.rsp_prod];
+            [u32::from(self.domid) | (u32::from(self.known) << 16) | (u32::from(self.stashed) << 24), self.port, self.req_cons, self.rsp_prod];
         for (chunk, word) in out.chunks_exact_mut(4).zip(words) {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
@@ -75,9 +77,9 @@ impl Connect {
     #[must_use]
     pub fn decode(data: &[u8]) -> Option<Self> {
         let [first, port, req_cons, rsp_prod] = words(data)?;
-        let [a, b, known, _] = first.to_le_bytes();
+        let [a, b, known, stashed] = first.to_le_bytes();
         let domid = u16::from_le_bytes([a, b]);
-        Some(Self { domid, port, known: known != 0, req_cons, rsp_prod })
+        Some(Self { domid, port, known: known != 0, stashed: stashed != 0, req_cons, rsp_prod })
     }
 }
 

@@ -149,9 +149,12 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
             // The request in the packet is under way.
             return Ok(());
         }
-        if let Some(guest) = self.lines.guest(line) {
-            guest.busy = false;
+        let Some(guest) = self.lines.guest(line) else { return Ok(()) };
+        if guest.stashed && answer.kind == CallKind::Request {
+            // The bytes behind the message that was stashed may be a whole message as well.
+            return self.call(CallKind::Stash, line, &[]);
         }
+        guest.busy = false;
         self.look_at_ring(line, false)
     }
 

@@ -20,7 +20,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
             if connect.known { (connect.req_cons, connect.rsp_prod) } else { ring::positions(&page) };
         ring::greet(&page);
         ring::consume(&page, req_cons);
-        let guest = Guest { page, port, req_cons, busy: true, stashed: false, broken: false };
+        let guest = Guest { page, port, req_cons, busy: true, stashed: connect.stashed, broken: false };
         self.lines.put(line, Line::Guest(guest));
         self.make_room()?;
         let call = Call { kind: CallKind::Mapped, line, req_cons, rsp_cons: rsp_prod };

@@ -137,11 +137,12 @@ impl Ring {
         *self = Self { known: true, mapped: true, ..Self::new(self.domid, self.port) };
     }
 
-    pub(super) fn connect(&self) -> Connect {
+    pub(super) fn connect(&self, stash: &Stash) -> Connect {
         Connect {
             domid: self.domid,
             port: self.port,
             known: self.known,
+            stashed: !stash.bytes.is_empty(),
             req_cons: self.req_cons,
             rsp_prod: self.rsp_prod,
         }

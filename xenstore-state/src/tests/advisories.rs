@@ -1,0 +1,477 @@
+//! XenStore's security advisories: what guests did to other daemons, one test each. (38 and 72 are about rings and
+//! messages: XenStore-Logic and `ennead-xs-wire`.)
+
+use alloc::{collections::BTreeMap, format, vec::Vec};
+
+use ennead_xs_wire::Request;
+
+extern crate std;
+
+use super::world::World;
+use crate::{Quotas, Role, Settings};
+
+#[test]
+fn xsa_115_watches_tell_nothing_that_cannot_be_read() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    for path in ["/", "@introduceDomain", "@releaseDomain"] {
+        assert_eq!(w.by(one, &format!("watch {path} t")), "OK|");
+    }
+    w.events(one);
+    w.guest(2);
+    w.op("write /local/domain/2/secret 1");
+    w.op("write /public/secret/deep 1");
+    w.op("chmod /public r0");
+    assert_eq!(w.events(one), ["/public t"]);
+    w.op("rm /public");
+    assert_eq!(w.events(one), ["/public t"]);
+    w.state.died(2);
+    assert_eq!(w.events(one).len(), 0);
+    assert_eq!(w.by(one, "introduced 2"), "EACCES|");
+}
+
+#[test]
+fn xsa_206_a_transaction_gets_its_chance() {
+    let mut w = World::new();
+    let (op, one) = (w.operator, w.guest(1));
+    let two = w.guest(2);
+    w.op("write /shared 0");
+    w.op("chmod /shared b0");
+    let mut now = 1;
+    for _ in 0..3 {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            assert!(tries < 20, "starved");
+            let id = w.start(op);
+            w.within(op, id, "read /shared");
+            // Guests write whenever they are let.
+            for guest in [one, two] {
+                if w.state.ready(guest) {
+                    assert_eq!(w.by(guest, "write /shared 1"), "OK|");
+                }
+            }
+            w.within(op, id, "write /shared 2");
+            now += 1;
+            w.state.tick(now);
+            if w.within(op, id, "commit") == "OK|" {
+                break;
+            }
+        }
+        // All is as before at once.
+        assert!(w.state.ready(one) && w.state.ready(two));
+    }
+    // Pauses end by themselves, and without a conflict there are none.
+    for _ in 0..3 {
+        let id = w.start(op);
+        w.within(op, id, "read /shared");
+        w.by(one, "write /shared 1");
+        w.within(op, id, "commit");
+    }
+    w.by(one, "write /shared 1");
+    assert!(!w.state.ready(one) && w.state.ready(two) && w.state.ready(op));
+    w.state.tick(now + 60);
+    assert!(w.state.ready(one));
+    w.state.tick(now + 2000);
+    w.by(one, "write /shared 1");
+    assert!(w.state.ready(one));
+}
+
+#[test]
+fn xsa_206_guests_cannot_slow_each_other() {
+    let mut w = World::new();
+    let (one, two) = (w.guest(1), w.guest(2));
+    w.state.tick(1);
+    w.op("write /shared 0");
+    w.op("chmod /shared b0");
+    for _ in 0..10 {
+        let id = w.start(one);
+        w.within(one, id, "read /shared");
+        w.by(two, "write /shared 1");
+        assert_eq!(w.within(one, id, "commit"), "EAGAIN|");
+    }
+    assert!(w.state.ready(two));
+}
+
+#[test]
+fn xsa_233_stub_and_target_may_die_in_any_order() {
+    for order in [[5, 6], [6, 5]] {
+        let mut w = World::new();
+        let stub = w.guest(6);
+        w.guest(5);
+        w.expect("target 6 5", "OK|");
+        w.expect("target 6 5", "OK|");
+        for domid in order {
+            w.state.died(domid);
+            w.check();
+        }
+        let _ = stub;
+    }
+    // The next domain with the target's domid is somebody else.
+    let mut w = World::new();
+    let stub = w.guest(6);
+    w.guest(5);
+    w.op("target 6 5");
+    w.state.died(5);
+    w.state.next_notice();
+    w.guest(5);
+    assert_eq!(w.by(stub, "read /local/domain/5"), "EACCES|");
+}
+
+#[test]
+fn xsa_272_every_way_to_create_nodes_is_charged() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    w.op("write /open");
+    w.op("chmod /open b0");
+    for n in 0..2000 {
+        match n % 4 {
+            0 => drop(w.by(one, &format!("write n{} 1", n % 400))),
+            1 => drop(w.by(one, &format!("mkdir /local/domain/1/d{}/e", n % 400))),
+            2 => drop(w.by(one, &format!("write /open/a{}/b 1", n % 400))),
+            _ => {
+                let id = w.start(one);
+                w.within(one, id, &format!("write t{}/u 1", n));
+                w.within(one, id, "commit");
+            }
+        }
+    }
+    assert_eq!(w.nodes_of(1), 1000);
+    w.check();
+}
+
+#[test]
+fn xsa_322_a_reused_domid_inherits_nothing() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    w.op("write /n secret");
+    w.op("chmod /n n0 r1");
+    w.op("chmod @releaseDomain n0 r1");
+    assert_eq!(w.by(one, "read /n"), "secret");
+    w.state.died(1);
+    w.state.next_notice();
+    let again = w.guest(1);
+    assert_eq!(w.by(again, "read /n"), "EACCES|");
+    // Nor if nobody told of the death, nor after changes of the node or new nodes below it.
+    w.state.created(1, None);
+    w.op("write /n other");
+    w.op("write /n/below 1");
+    while w.state.next_notice().is_some() {}
+    let again = w.guest(1);
+    assert_eq!(w.by(again, "read /n"), "EACCES|");
+    assert_eq!(w.by(again, "read /n/below"), "EACCES|");
+    w.by(again, "watch @releaseDomain t");
+    w.events(again);
+    w.guest(2);
+    w.state.died(2);
+    assert_eq!(w.events(again).len(), 0);
+    w.op("chmod /n n0 r1");
+    assert_eq!(w.by(again, "read /n"), "other");
+    w.check();
+}
+
+#[test]
+fn xsa_323_lengths_are_those_of_absolute_paths() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    // Some digits more or less make no difference, for relative and absolute paths alike.
+    let longest = "x/".repeat(1023) + "xx";
+    let absolute = format!("/local/domain/1/{longest}");
+    assert_eq!(w.by(one, &format!("read {longest}")), "ENOENT|");
+    assert_eq!(w.by(one, &format!("read {absolute}")), "ENOENT|");
+    assert_eq!(w.by(one, &format!("read {longest}x")), "EINVAL|");
+    assert_eq!(w.by(one, &format!("read {absolute}x")), "EINVAL|");
+    assert_eq!(w.by(one, &format!("watch {longest}x t")), "EINVAL|");
+    // What can be created can be listed, read and removed.
+    w.op(&format!("write {absolute} v"));
+    assert_eq!(w.op(&format!("read {absolute}")), "v");
+    assert_eq!(w.by(one, "rm x"), "OK|");
+    w.check();
+}
+
+#[test]
+fn xsa_324_events_that_are_too_long_are_not_sent() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    let token = "t".repeat(4000);
+    assert_eq!(w.ask(one, 0, &Request::Watch { path: b"data", token: token.as_bytes() }), "OK|");
+    assert_eq!(w.events(one).len(), 1);
+    assert_eq!(w.by(one, &format!("write data/{} 1", "x".repeat(200))), "OK|");
+    assert_eq!(w.events(one).len(), 0);
+    assert_eq!(w.by(one, "write data/x 1"), "OK|");
+    assert_eq!(w.events(one).len(), 1);
+}
+
+#[test]
+fn xsa_326_memory_of_a_guest_is_bounded() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    let value = "v".repeat(1900);
+    // Large nodes in as many transactions as there may be, and whatever it looks at.
+    let transactions: Vec<_> = (0..20).map(|_| w.by(one, "start")).collect();
+    let transactions: Vec<u32> =
+        transactions.iter().filter_map(|id| id.trim_end_matches('|').parse().ok()).collect();
+    assert_eq!(transactions.len(), 11);
+    let mut refused = 0;
+    for &id in &transactions {
+        for n in 0..1100 {
+            let answer = w.within(one, id, &format!("write n{n} {value}"));
+            refused += usize::from(answer != "OK|");
+            if answer != "OK|" && n > 10 {
+                break;
+            }
+        }
+        let deep = format!("d/{}", "x/".repeat(500));
+        for n in 0..1100 {
+            if w.within(one, id, &format!("read {deep}{n}")) != "ENOENT|" {
+                break;
+            }
+        }
+    }
+    assert!(refused > 0);
+    assert!(w.usage(1, "memory") <= Quotas::GUEST.memory);
+    assert!(w.state.store.held_by_transactions() <= Quotas::GUEST.memory * 2);
+    w.check();
+    for id in transactions {
+        assert_eq!(w.within(one, id, "commit"), "ENOMEM|");
+    }
+    assert!(w.usage(1, "memory") < 100);
+    w.check();
+}
+
+#[test]
+fn xsa_330_and_512_watches_do_not_pile_up() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    for round in 0..3 {
+        for n in 0..200 {
+            w.by(one, &format!("watch {round}/{n} t"));
+        }
+        w.by(one, "reset");
+    }
+    assert_eq!((w.usage(1, "watches"), w.state.watches.len()), (0, 1));
+    // Registering and removing without ever reading.
+    let head = |request: &Request<'_>| crate::Head { op: request.op() as u32, request_id: 0, tx_id: 0 };
+    for _ in 0..2000 {
+        for request in
+            [Request::Watch { path: b"a", token: b"t" }, Request::Unwatch { path: b"a", token: b"t" }]
+        {
+            w.state.request(one, head(&request), Ok(&request));
+        }
+    }
+    assert!(w.state.connections[&one].outbox.events().0 <= Quotas::GUEST.events + 1);
+    w.check();
+}
+
+#[test]
+fn xsa_352_nodes_are_not_given_away() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    w.by(one, "write data 1");
+    assert_eq!(w.by(one, "chmod data n0"), "EPERM|");
+    let id = w.start(one);
+    assert_eq!(w.within(one, id, "chmod data n0"), "EPERM|");
+    assert_eq!(w.within(one, id, "commit"), "OK|");
+    w.expect("perms /local/domain/1/data", "n1|");
+}
+
+#[test]
+fn xsa_353_the_root_is_a_node_like_any_other() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    for request in ["chmod / b1", "rm /", "mkdir /x", "write / x", "read /", "ls /", "perms /"] {
+        assert_eq!(w.by(one, request), "EACCES|", "{request}");
+    }
+    // Not even an owner's end is its end.
+    w.op("chmod / r1");
+    w.state.died(1);
+    w.expect("ls /", "tool|local|");
+    w.expect("perms /", "r0|");
+    w.check();
+}
+
+#[test]
+fn xsa_414_and_415_what_is_refused_leaves_nothing_behind() {
+    let mut w = World::with(Settings {
+        quotas: Quotas { nodes: 3, ..Quotas::GUEST },
+        ..Settings::default()
+    });
+    let one = w.guest(1);
+    assert_eq!(w.by(one, "write a/b/c/d 1"), "ENOSPC|");
+    w.expect("ls /local/domain/1", "");
+    let long = "x".repeat(2000);
+    assert_eq!(w.by(one, &format!("write {long}/y 1")), "OK|");
+    assert_eq!(w.by(one, &format!("write {}/z 1", "y".repeat(100))), "ENOSPC|");
+    w.check();
+    // In a transaction: all of it or nothing.
+    w.by(one, &format!("rm {long}"));
+    let id = w.start(one);
+    assert_eq!(w.within(one, id, &format!("write a/b {}", "v".repeat(2048))), "ENOSPC|");
+    assert_eq!(w.within(one, id, "write a/b/c/d 1"), "OK|");
+    assert_eq!(w.within(one, id, "commit"), "ENOMEM|");
+    let id = w.start(one);
+    assert_eq!(w.within(one, id, "write a/b/c/d 1"), "OK|");
+    assert_eq!(w.within(one, id, "commit"), "ENOSPC|");
+    w.expect("ls /local/domain/1", "");
+    assert_eq!(w.nodes_of(1), 1);
+    w.check();
+}
+
+#[test]
+fn xsa_417_permissions_of_domains_to_come_do_not_count() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    w.by(one, "write data 1");
+    assert_eq!(w.by(one, "chmod data n1 r2 w3"), "OK|");
+    let two = w.guest(2);
+    assert_eq!(w.by(two, "read /local/domain/1/data"), "EACCES|");
+    // In a transaction the same.
+    let id = w.start(one);
+    w.within(one, id, "chmod data n1 r2 w3");
+    let three = w.guest(3);
+    w.within(one, id, "commit");
+    assert_eq!(w.by(three, "write /local/domain/1/data 3"), "EACCES|");
+    w.by(one, "chmod data n1 r2 w3");
+    assert_eq!(w.by(two, "read /local/domain/1/data"), "1");
+    w.check();
+}
+
+#[test]
+fn xsa_418_depth_is_no_danger() {
+    // A stack that recursion over the depth would exhaust.
+    let deep = || {
+        let mut w = World::new();
+        let one = w.guest(1);
+        let path = "x/".repeat(1023) + "x";
+        w.op(&format!("write /local/domain/1/{path} 1"));
+        assert_eq!(w.by(one, &format!("watch {path} t")), "OK|");
+        w.events(one);
+        w.check();
+        let id = w.start(w.operator);
+        assert_eq!(w.within(w.operator, id, "rm /local/domain/1/x"), "OK|");
+        assert_eq!(w.within(w.operator, id, "commit"), "OK|");
+        assert_eq!(w.events(one).len(), 1);
+        w.op(&format!("write /local/domain/1/{path} 1"));
+        w.events(one);
+        assert_eq!(w.by(one, "rm x"), "OK|");
+        assert_eq!(w.events(one).len(), 1);
+        w.op(&format!("write /local/domain/1/{path} 1"));
+        let _snapshot = w.start(w.operator);
+        w.op(&format!("write /local/domain/1/{path} 2"));
+        w.state.died(1);
+        w.check();
+        drop(w);
+    };
+    std::thread::Builder::new().stack_size(96 * 1024).spawn(deep).expect("a thread").join().expect("no overflow");
+}
+
+#[test]
+fn xsa_419_nodes_outside_a_guests_home_go_with_it() {
+    let mut w = World::new();
+    w.op("write /open");
+    w.op("chmod /open b0");
+    for _ in 0..5 {
+        let one = w.guest(1);
+        for n in 0..300 {
+            assert_eq!(w.by(one, &format!("write /open/{n}/x 1")), "OK|");
+        }
+        w.state.died(1);
+        w.state.next_notice();
+        w.expect("ls /open", "");
+        w.check();
+    }
+    assert_eq!(w.state.store.totals().0, 3 + 1 + 2);
+}
+
+#[test]
+fn xsa_421_created_and_removed_in_one_transaction_is_nothing() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    for _ in 0..50 {
+        let id = w.start(one);
+        w.within(one, id, "write a/b 1");
+        w.within(one, id, "rm a");
+        assert_eq!(w.within(one, id, "commit"), "OK|");
+        let id = w.start(one);
+        w.within(one, id, "write c 1");
+        assert_eq!(w.within(one, id, "commit"), "OK|");
+        let id = w.start(one);
+        w.within(one, id, "rm c");
+        w.within(one, id, "write c 2");
+        w.within(one, id, "rm c");
+        assert_eq!(w.within(one, id, "commit"), "OK|");
+    }
+    assert_eq!(w.nodes_of(1), 1);
+    w.check();
+}
+
+#[test]
+fn xsa_440_two_transactions_remove_the_same() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    for n in 0..50 {
+        w.by(one, &format!("write n{n} 1"));
+    }
+    let ids = [w.start(one), w.start(one)];
+    for id in ids {
+        for n in 0..50 {
+            assert_eq!(w.within(one, id, &format!("rm n{n}")), "OK|");
+        }
+    }
+    assert_eq!(ids.map(|id| w.within(one, id, "commit")), ["OK|", "EAGAIN|"]);
+    assert_eq!(w.nodes_of(1), 1);
+    w.check();
+}
+
+#[test]
+fn xsa_481_a_path_that_ends_in_a_slash() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    for path in ["/local/domain/", "/local/domain/1/", "/", "//", ""] {
+        let answer = w.by(one, &format!("read {path}"));
+        assert_eq!(answer, if path == "/" { "EACCES|" } else { "EINVAL|" }, "{path}");
+    }
+}
+
+#[test]
+fn xsa_483_counters_start_anew_with_the_domain() {
+    let mut w = World::new();
+    for _ in 0..3 {
+        let one = w.guest(1);
+        for n in 0..999 {
+            assert_eq!(w.by(one, &format!("write {n} 1")), "OK|");
+        }
+        for n in 0..129 {
+            assert_eq!(w.by(one, &format!("watch {n} t")), "OK|");
+        }
+        (0..11).for_each(|_| drop(w.start(one)));
+        w.state.died(1);
+        w.state.next_notice();
+    }
+    w.check();
+}
+
+#[test]
+fn xsa_484_reset_watches_inside_a_transaction() {
+    let mut w = World::new();
+    let one = w.guest(1);
+    let id = w.start(one);
+    w.within(one, id, "write a 1");
+    assert_eq!(w.within(one, id, "reset"), "OK|");
+    assert_eq!(w.within(one, id, "commit"), "ENOENT|");
+    w.check();
+}
+
+#[test]
+fn service_vms_have_larger_quotas_but_quotas() {
+    let roles = BTreeMap::from([(4, Role::Service)]);
+    let mut w = World::with(Settings {
+        roles,
+        service_quotas: Quotas { nodes: 20, ..Quotas::SERVICE },
+        quotas: Quotas { nodes: 5, ..Quotas::GUEST },
+        ..Settings::default()
+    });
+    let four = w.guest(4);
+    let made = (0..30).filter(|n| w.by(four, &format!("write n{n} 1")) == "OK|").count();
+    assert_eq!(made, 19);
+}

@@ -1,0 +1,347 @@
+//! Logic killed at any point, between any two accesses to shared memory: guests get the same bytes as without.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+
+use ennead_xenstore_logic::handler::Forgetful;
+use ennead_xenstore_logic::serve::{Event, Moved, Serve, Stop, World};
+use ennead_xenstore_state::service::{Mode, Service};
+use ennead_xenstore_state::{Head, Identity, Settings, State};
+use ennead_xs_link::{Answerer, Caller, LocalMemory, MAX_BODY, RecordWriter, Shared, region_len};
+use ennead_xs_wire::{Access, Op, Perm, Request};
+use proptest::prelude::*;
+
+const GUESTS: u16 = 3;
+const RING: u32 = 1024;
+
+/// What ends Logic's life.
+struct Killed;
+
+/// Accesses to shared memory that Logic has left to live.
+#[derive(Clone)]
+struct Life(Rc<Cell<Option<u64>>>);
+
+impl Life {
+    fn step(&self) {
+        match self.0.get() {
+            Some(0) => std::panic::panic_any(Killed),
+            Some(n) => self.0.set(Some(n - 1)),
+            None => {}
+        }
+    }
+}
+
+/// Memory as Logic sees it.
+struct Mortal(LocalMemory, Life);
+
+impl Shared for Mortal {
+    fn load(&self, offset: usize) -> u32 {
+        self.1.step();
+        self.0.load(offset)
+    }
+    fn store(&self, offset: usize, value: u32) {
+        self.1.step();
+        self.0.store(offset, value);
+    }
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        self.1.step();
+        self.0.read(offset, out);
+    }
+    fn write(&self, offset: usize, data: &[u8]) {
+        // Killed in the middle of a copy, too.
+        let half = data.len() / 2;
+        self.1.step();
+        self.0.write(offset, &data[..half]);
+        self.1.step();
+        self.0.write(offset + half, &data[half..]);
+    }
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+}
+
+/// State, as Logic reaches it.
+struct StateSide {
+    service: Service,
+    answerer: Answerer<LocalMemory>,
+    body: Box<[u8; MAX_BODY]>,
+    records: RecordWriter,
+}
+
+impl StateSide {
+    fn pump(&mut self) {
+        while let Some((call, body)) = self.answerer.next_call(&mut self.body).expect("Logic is honest") {
+            let more = self.service.handle(&call, body, &mut self.records);
+            self.answerer.answer(self.records.bytes(), more);
+        }
+    }
+}
+
+struct TestWorld {
+    pages: Rc<BTreeMap<u16, LocalMemory>>,
+    state: Rc<RefCell<StateSide>>,
+    rung: Rc<RefCell<VecDeque<u32>>>,
+    life: Life,
+}
+
+impl World for TestWorld {
+    type Page = Mortal;
+    fn wait(&mut self, events: &mut Vec<Event>, block: bool) -> Result<(), Stop> {
+        assert!(!block);
+        events.extend(self.rung.borrow_mut().drain(..).map(Event::Port));
+        Ok(())
+    }
+    fn wait_for_state(&mut self) -> Result<(), Stop> {
+        self.state.borrow_mut().pump();
+        Ok(())
+    }
+    fn wake_state(&mut self) {}
+    fn spin(&mut self, _round: u32) -> bool {
+        false
+    }
+    fn map(&mut self, domid: u16, _port: u32) -> Option<(Mortal, u32)> {
+        Some((Mortal(self.pages[&domid].clone(), self.life.clone()), domid.into()))
+    }
+    fn unbind(&mut self, _port: u32) {}
+    fn notify(&mut self, _port: u32) {}
+    fn adopt(&mut self, _socket: u32, _line: u32) -> bool {
+        unreachable!("no sockets")
+    }
+    fn read(&mut self, _socket: u32, _out: &mut [u8]) -> Moved {
+        Moved::Closed
+    }
+    fn write(&mut self, _socket: u32, _data: &[u8]) -> Moved {
+        Moved::Closed
+    }
+    fn choose(&mut self, _socket: u32, _line: u32, _blocked: bool) {}
+    fn close(&mut self, _socket: u32) {}
+}
+
+struct Plain;
+
+impl Forgetful for Plain {
+    fn run(&mut self, handler: fn(&[u8], &mut [u8]) -> usize, input: &[u8], output: &mut [u8]) -> usize {
+        handler(input, output)
+    }
+}
+
+/// A guest's end of its ring.
+struct Guest {
+    page: LocalMemory,
+    to_send: VecDeque<u8>,
+    received: Vec<u8>,
+}
+
+impl Guest {
+    /// Writes at most `most` bytes of its requests; says whether there were any.
+    fn send(&mut self, most: usize) -> bool {
+        let (cons, prod) = (self.page.load(2048), self.page.load(2052));
+        let room = (RING - prod.wrapping_sub(cons)) as usize;
+        let n = room.min(most).min(self.to_send.len());
+        for i in 0..n {
+            let at = (prod.wrapping_add(i as u32) % RING) as usize;
+            let byte = self.to_send.pop_front().expect("n is at most its length");
+            self.page.write(at, &[byte]);
+        }
+        self.page.store(2052, prod.wrapping_add(n as u32));
+        n > 0
+    }
+
+    /// Reads at most `most` bytes of responses; says whether there were any.
+    fn receive(&mut self, most: usize) -> bool {
+        let (cons, prod) = (self.page.load(2056), self.page.load(2060));
+        let there = prod.wrapping_sub(cons);
+        assert!(there <= RING, "responses overrun the ring");
+        let n = (there as usize).min(most);
+        for i in 0..n {
+            let at = (cons.wrapping_add(i as u32) % RING) as usize;
+            let mut byte = [0];
+            self.page.read(1024 + at, &mut byte);
+            self.received.extend(byte);
+        }
+        self.page.store(2056, cons.wrapping_add(n as u32));
+        n > 0
+    }
+}
+
+/// One turn: which guest, how many bytes it sends and reads.
+type Turn = (u16, usize, usize);
+
+/// Runs the guests' requests; Logic dies whenever its lives (numbers of accesses) are over. Gives what each guest received.
+fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64]) -> Vec<Vec<u8>> {
+    let region = LocalMemory::new(region_len(8));
+    let mut service = Service::new(State::new(Settings::default()), Mode::Xen);
+    let pages: BTreeMap<u16, LocalMemory> = (1..=GUESTS).map(|d| (d, LocalMemory::new(4096))).collect();
+    for domid in 1..=GUESTS {
+        service.state.created(domid, None);
+        service.state.introduce(domid, 1, None).expect("a new domain");
+    }
+    prepare(&mut service.state);
+    service.gather();
+    let mut guests: BTreeMap<u16, Guest> = pages
+        .iter()
+        .map(|(d, page)| (*d, Guest { page: page.clone(), to_send: VecDeque::new(), received: Vec::new() }))
+        .collect();
+    for (guest, bytes) in requests {
+        guests.get_mut(guest).expect("it exists").to_send.extend(bytes);
+    }
+    let mut logic = Logic {
+        state: Rc::new(RefCell::new(StateSide {
+            service,
+            answerer: Answerer::create(region.clone()),
+            body: Box::new([0; MAX_BODY]),
+            records: RecordWriter::default(),
+        })),
+        region,
+        pages: Rc::new(pages),
+        rung: Rc::new(RefCell::new(VecDeque::new())),
+        life: Life(Rc::new(Cell::new(None))),
+        lives: lives.iter().copied().collect(),
+        serve: None,
+    };
+    logic.work();
+    logic.life.0.set(logic.lives.pop_front());
+    let mut idle = 0;
+    let mut turns = turns.iter().cycle();
+    while idle < 100 {
+        let (guest, sends, reads) = *turns.next().expect("endless");
+        let g = guests.get_mut(&guest).expect("it exists");
+        let moved = g.send(sends) | g.receive(reads);
+        logic.rung.borrow_mut().push_back(guest.into());
+        logic.work();
+        idle = if moved { 0 } else { idle + 1 };
+    }
+    for guest in guests.values() {
+        assert!(guest.to_send.is_empty(), "Logic stopped reading");
+    }
+    guests.into_values().map(|guest| guest.received).collect()
+}
+
+/// Logic over all its lives.
+struct Logic {
+    state: Rc<RefCell<StateSide>>,
+    region: LocalMemory,
+    pages: Rc<BTreeMap<u16, LocalMemory>>,
+    rung: Rc<RefCell<VecDeque<u32>>>,
+    life: Life,
+    lives: VecDeque<u64>,
+    serve: Option<Serve<Mortal, TestWorld, Plain>>,
+}
+
+impl Logic {
+    /// Does what there is to do, however often it dies over it.
+    fn work(&mut self) {
+        loop {
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                if self.serve.is_none() {
+                    self.serve = Some(self.start());
+                }
+                self.serve.as_mut().expect("just made").poll().expect("nothing fails");
+            }));
+            match result {
+                Ok(()) => return,
+                Err(panic) if panic.is::<Killed>() => {
+                    self.life.0.set(self.lives.pop_front());
+                    self.serve = None;
+                    // What Xen does for a new Logic: its ports fire once when they are bound.
+                    self.rung.borrow_mut().extend((1..=GUESTS).map(u32::from));
+                }
+                Err(panic) => resume_unwind(panic),
+            }
+        }
+    }
+
+    fn start(&self) -> Serve<Mortal, TestWorld, Plain> {
+        self.state.borrow_mut().pump();
+        let world = TestWorld {
+            pages: self.pages.clone(),
+            state: self.state.clone(),
+            rung: self.rung.clone(),
+            life: self.life.clone(),
+        };
+        let caller = Caller::attach(Mortal(self.region.clone(), self.life.clone())).expect("a link");
+        let mut serve = Serve::new(caller, world, || Ok::<_, ()>(Plain)).expect("nothing fails");
+        serve.attach().expect("State is there");
+        serve
+    }
+}
+
+/// A node that all guests may write.
+fn prepare(state: &mut State) {
+    let operator = state.open(Identity::Operator);
+    let head = |op: Op| Head { op: op as u32, request_id: 0, tx_id: 0 };
+    let path = b"/shared";
+    state.request(operator, head(Op::Mkdir), Ok(&Request::Mkdir { path }));
+    let perms = vec![Perm { access: Access::Both, domid: 0 }];
+    state.request(operator, head(Op::SetPerms), Ok(&Request::SetPerms { path, perms }));
+    state.close(operator);
+}
+
+fn request() -> impl Strategy<Value = Vec<u8>> {
+    let path = prop::sample::select(vec![&b"/shared"[..], b"/shared/a", b"/shared/b", b"/nothing", b"data", b"bad//path"]);
+    let value = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..40),
+        (0..1700_usize).prop_map(|n| vec![b'v'; n])
+    ];
+    (path, value, 0..10_u8, 0..3_u32).prop_map(|(path, value, what, tx)| {
+        let request = match what {
+            0 | 1 => Request::Write { path, value: &value },
+            2 | 3 => Request::Read { path },
+            4 => Request::Watch { path, token: b"token" },
+            5 => Request::Directory { path },
+            6 => Request::TransactionStart,
+            7 => return Request::TransactionEnd { commit: true }.message(7, tx),
+            8 => Request::Rm { path },
+            _ => Request::GetPerms { path },
+        };
+        request.message(u32::from(what), if what < 4 { tx } else { 0 })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn guests_do_not_notice_that_logic_was_killed(
+        requests in prop::collection::vec((1..=GUESTS, request()), 1..40),
+        turns in prop::collection::vec((1..=GUESTS, 1..1100_usize, prop_oneof![Just(0), 1..1100_usize]), 3..12),
+        lives in prop::collection::vec(1..400_u64, 1..40),
+    ) {
+        // A guest of which no turn is would never be heard.
+        let turns: Vec<Turn> = (1..=GUESTS).map(|d| (d, 300, 300)).chain(turns).collect();
+        quiet();
+        let undisturbed = run(&requests, &turns, &[]);
+        let killed = run(&requests, &turns, &lives);
+        let text = |all: &[Vec<u8>]| all.iter().map(|b| b.escape_ascii().to_string()).collect::<Vec<_>>();
+        prop_assert_eq!(text(&undisturbed), text(&killed));
+    }
+}
+
+/// Being killed is no news here.
+fn quiet() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !info.payload().is::<Killed>() {
+                usual(info);
+            }
+        }));
+    });
+}
+
+#[test]
+fn logic_can_be_killed_at_every_single_access() {
+    quiet();
+    let write = |value: &[u8]| Request::Write { path: b"/shared/a", value }.message(1, 0);
+    let read = Request::Read { path: b"/shared/a" }.message(2, 0);
+    let long = write(&[b'v'; 1500]);
+    let requests: Vec<_> = [write(b"v"), long, read].into_iter().map(|bytes| (1, bytes)).collect();
+    let turns = [(1, 300, 300), (2, 300, 300), (3, 300, 300)];
+    let undisturbed = run(&requests, &turns, &[]);
+    for life in 1..600 {
+        assert_eq!(run(&requests, &turns, &[life]), undisturbed, "killed at access {life}");
+    }
+}
