@@ -4,6 +4,7 @@
 mod memory;
 mod process;
 mod rings;
+mod vm;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -76,6 +77,9 @@ fn measure_reset() -> anyhow::Result<()> {
 }
 
 fn main() -> anyhow::Result<()> {
+    if std::process::id() == 1 {
+        ennead_runtime::run(vm::serve);
+    }
     let options = Options::parse();
     let Some(state) = options.state.filter(|_| !options.measure_reset) else { return measure_reset() };
     let (link, memory) =
@@ -85,14 +89,18 @@ fn main() -> anyhow::Result<()> {
     let world = process::Process::new(link, &options.socket, options.rings.as_deref(), spin)?;
     let mut serve = Serve::new(caller, world, memory::Memory::new)?;
     let Err(stop) = serve.attach().and_then(|()| serve.run());
-    // From here on nothing may allocate.
+    report(stop);
+    std::process::exit(1)
+}
+
+/// Says why Logic ends, without allocating.
+pub(crate) fn report(stop: Stop) {
     let why = match stop {
         Stop::StateGone => "xenstore-state is gone",
         Stop::Link(violation) => violation.0,
         Stop::World(what) => what,
     };
-    let _ = rustix::io::write(rustix::stdio::stderr(), b"xenstore-logic: ");
-    let _ = rustix::io::write(rustix::stdio::stderr(), why.as_bytes());
-    let _ = rustix::io::write(rustix::stdio::stderr(), b"\n");
-    std::process::exit(1)
+    for part in ["xenstore-logic: ", why, "\n"] {
+        let _ = rustix::io::write(rustix::stdio::stderr(), part.as_bytes());
+    }
 }

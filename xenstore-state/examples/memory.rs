@@ -1,4 +1,4 @@
-//! What 100,000 nodes of 32 bytes cost in resident memory, and how fast they are written and removed.
+//! What 100,000 nodes of 32 bytes cost in resident memory, and how fast they are written, read and removed.
 //!
 //! `cargo run --release -p ennead-xenstore-state --example memory`
 
@@ -37,10 +37,26 @@ fn main() {
     }
     println!("{:.0} reads/s", total / start.elapsed().as_secs_f64());
 
+    let plain = writes(&mut state, conn);
+    for watch in 0..10_000 {
+        ask(&mut state, conn, &Request::Watch { path: format!("/w/{watch}").as_bytes(), token: b"t" });
+    }
+    println!("{plain:.0} writes/s; with 10,000 watches elsewhere {:.0}", writes(&mut state, conn));
+
     let start = Instant::now();
     ask(&mut state, conn, &Request::Rm { path: b"/d" });
     println!("rm of all: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
     state.check().expect("all is counted right");
+}
+
+/// Writes of one node in a second.
+fn writes(state: &mut State, conn: Conn) -> f64 {
+    const WRITES: u32 = 300_000;
+    let start = Instant::now();
+    for _ in 0..WRITES {
+        ask(state, conn, &Request::Write { path: b"/d/500/n50", value: b"value" });
+    }
+    f64::from(WRITES) / start.elapsed().as_secs_f64()
 }
 
 fn ask(state: &mut State, conn: Conn, request: &Request<'_>) {

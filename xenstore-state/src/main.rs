@@ -1,7 +1,9 @@
 //! `xenstore-state`: in its VM, `/init`; elsewhere an ordinary process.
 #![forbid(unsafe_code)]
 
+mod controller;
 mod process;
+mod vm;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +23,9 @@ struct Options {
 }
 
 fn main() -> anyhow::Result<()> {
+    if std::process::id() == 1 {
+        ennead_runtime::run(vm::serve);
+    }
     let options = Options::parse();
     process::serve(&options.listen, Duration::from_micros(options.spin))
 }

@@ -50,7 +50,10 @@ impl State {
         let perms = self.store.tree.perms.intern(&list);
         match &mut cx.txn {
             None => self.store.change(&path, |tree, id| tree.set_perms(id, perms)),
-            Some(txn) => txn.change(&mut self.store, &path, |tree, id| tree.set_perms(id, perms)),
+            Some(txn) => {
+                txn.change(&mut self.store, &path, |tree, id| tree.set_perms(id, perms));
+                txn.moved(old_owner, owner.domid);
+            }
         }
         self.changed(cx, &path, Some(old));
         self.store.tree.perms.release(old.0);

@@ -80,6 +80,17 @@ impl State {
         }
     }
 
+    /// Gives a service VM its role.
+    pub fn set_role(&mut self, domid: u16, role: Role) {
+        self.settings.roles.insert(domid, role);
+    }
+
+    /// Whether a domain is a service VM.
+    #[must_use]
+    pub fn has_role(&self, domid: u16) -> bool {
+        self.settings.roles.contains_key(&domid)
+    }
+
     /// A client that has no ring: a socket, a channel. For a domain this implies that it exists.
     pub fn open(&mut self, identity: Identity) -> Conn {
         let conn = Conn(self.next_conn);

@@ -137,13 +137,7 @@ impl Transaction {
     /// Changes a node that was looked at.
     pub(crate) fn change(&mut self, store: &mut Store, path: &[u8], change: impl FnOnce(&mut Tree, NodeId)) {
         let Some(id) = store.edit(&mut self.root, path) else { return };
-        let owner = store.tree.owner(id);
         change(&mut store.tree, id);
-        let new_owner = store.tree.owner(id);
-        if new_owner != owner {
-            self.count(owner, -1);
-            self.count(new_owner, 1);
-        }
         let size = store.tree.size(id);
         self.mark(store, path, size);
     }
@@ -176,6 +170,12 @@ impl Transaction {
             }
             self.queue_event(gone, if **gone == *path { Reach::Above } else { Reach::Exact });
         }
+    }
+
+    /// A node got new permissions. Who owns it is looked up when the transaction ends, even if it is the same as before.
+    pub(crate) fn moved(&mut self, old_owner: u16, owner: u16) {
+        self.count(old_owner, -1);
+        self.count(owner, 1);
     }
 
     fn mark(&mut self, store: &mut Store, path: &[u8], size: usize) {

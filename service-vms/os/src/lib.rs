@@ -6,9 +6,11 @@ mod heap;
 mod link;
 mod shared;
 mod spin;
+mod xen;
 
 pub use arena::{Arena, INPUT_LEN, OUTPUT_LEN, Size};
 pub use heap::ArenaHeap;
 pub use link::Link;
 pub use shared::SharedMemory;
 pub use spin::Spin;
+pub use xen::XenMemory;

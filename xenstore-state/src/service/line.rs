@@ -159,7 +159,7 @@ impl Ring {
 
     fn room(&self) -> u32 {
         // A `rsp_cons` that cannot be leaves no room.
-        RING.checked_sub(self.rsp_prod.wrapping_sub(self.rsp_cons)).unwrap_or(0)
+        RING.saturating_sub(self.rsp_prod.wrapping_sub(self.rsp_cons))
     }
 }
 

@@ -164,9 +164,8 @@ fn replies_echo_the_request() {
 fn control_is_small_and_the_operators() {
     let mut w = World::new();
     let guest = w.guest(5);
-    let mut control = |conn, command: &str| {
-        w.ask(conn, 0, &Request::Control(command.replace('|', "\0").as_bytes()))
-    };
+    let mut control =
+        |conn, command: &str| w.ask(conn, 0, &Request::Control(command.replace('|', "\0").as_bytes()));
     let operator = crate::Conn(1);
     assert_eq!(control(guest, "check|"), "EACCES|");
     assert_eq!(control(operator, "check|"), "OK|");

@@ -104,7 +104,10 @@ impl Model {
                 let mut kids: Vec<_> =
                     self.nodes.iter().filter(|(kid, _)| *kid != "/" && parent(kid) == path).collect();
                 kids.sort_by_key(|(_, node)| node.2);
-                return kids.iter().map(|(kid, _)| format!("{}|", &kid[kid.rfind('/').unwrap() + 1..])).collect();
+                return kids
+                    .iter()
+                    .map(|(kid, _)| format!("{}|", &kid[kid.rfind('/').unwrap() + 1..]))
+                    .collect();
             }
             ("write", None) => self.nodes.get_mut(path).unwrap().0 = rest.into(),
             ("mkdir", None) => {}
@@ -138,9 +141,8 @@ fn all(state: &State) -> Vec<(String, String, String)> {
     let mut nodes = Vec::new();
     tree.walk(state.store.root, b"/", |id, path| {
         let perms = tree.perms.get(tree.perms(id)).iter();
-        let perms: Vec<_> = perms
-            .map(|entry| format!("{}{}", char::from(entry.access.letter()), entry.domid))
-            .collect();
+        let perms: Vec<_> =
+            perms.map(|entry| format!("{}{}", char::from(entry.access.letter()), entry.domid)).collect();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         nodes.push((text(path), text(tree.value(id)), perms.join(" ")));
         true
@@ -152,9 +154,18 @@ fn all(state: &State) -> Vec<(String, String, String)> {
 #[derive(Debug, Clone)]
 enum Step {
     /// A request of client 0 (the operator), 1 or 2; in its transaction, if it has one and `inside`.
-    Ask { who: u16, inside: bool, request: String },
-    Start { who: u16 },
-    End { who: u16, commit: bool },
+    Ask {
+        who: u16,
+        inside: bool,
+        request: String,
+    },
+    Start {
+        who: u16,
+    },
+    End {
+        who: u16,
+        commit: bool,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -207,7 +218,12 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
                 match open[usize::from(*who)].as_mut().filter(|_| *inside) {
                     Some(txn) => {
                         let answer = w.within(conn, txn.id, request);
-                        prop_assert_eq!(&answer, &txn.own.answer(*who, request), "{} in transaction", request);
+                        prop_assert_eq!(
+                            &answer,
+                            &txn.own.answer(*who, request),
+                            "{} in transaction",
+                            request
+                        );
                         txn.log.push((request.clone(), answer));
                     }
                     None => {

@@ -99,8 +99,10 @@ fn refusals_are_told_but_not_too_many() {
     w.op("rm /");
     w.by(one, "introduce 3");
     let told: Vec<_> = core::iter::from_fn(|| w.state.next_refusal()).collect();
-    let short: Vec<_> =
-        told.iter().map(|refusal| format!("{} {:?} {:?}", refusal.domid, refusal.op, refusal.errno)).collect();
+    let short: Vec<_> = told
+        .iter()
+        .map(|refusal| format!("{} {:?} {:?}", refusal.domid, refusal.op, refusal.errno))
+        .collect();
     assert_eq!(short, ["1 Read Eacces", "1 Write Eacces", "1 Write Enospc", "1 Introduce Eacces"]);
     assert_eq!((&*told[0].path, told[1].path.len()), (b"/tool".as_slice(), 256));
     for _ in 0..100 {

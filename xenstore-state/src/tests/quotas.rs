@@ -145,10 +145,8 @@ fn permissions_of_a_node_are_limited() {
 
 #[test]
 fn memory_is_limited_and_given_back() {
-    let mut w = World::with(Settings {
-        quotas: Quotas { memory: 10_000, ..Quotas::GUEST },
-        ..Settings::default()
-    });
+    let mut w =
+        World::with(Settings { quotas: Quotas { memory: 10_000, ..Quotas::GUEST }, ..Settings::default() });
     let one = w.guest(1);
     let value = "v".repeat(1900);
     let written: Vec<_> = (0..6).map(|n| w.by(one, &format!("write n{n} {value}"))).collect();

@@ -95,12 +95,7 @@ fn one_change_tells_the_same_once() {
     w.op("write local/x 1");
     assert_eq!(
         w.events(op),
-        [
-            "/local/domain t",
-            "/local/domain/0/local/x u",
-            "local/x t",
-            "/local/domain/0/local/x t"
-        ]
+        ["/local/domain t", "/local/domain/0/local/x u", "local/x t", "/local/domain/0/local/x t"]
     );
 }
 

@@ -1,0 +1,143 @@
+//! Logic in its VM: rings by grant, event channels, State's region by grant.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use ennead_os::XenMemory;
+use ennead_runtime::{Runtime, Sandbox};
+use ennead_xen::{DomId, EventChannels, GrantRef, MappedPage, MappedRegion, Port};
+use ennead_xenstore_logic::serve::{EVENTS, Event, Moved, Serve, Stop, World};
+use ennead_xs_link::{Caller, Directory};
+use tracing::info;
+
+use crate::memory::Memory;
+
+/// Every domain's grant of its XenStore ring.
+const RING: GrantRef = GrantRef(1);
+/// How long State may take to offer its region, and how often to look.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Events that came while State was waited for.
+const HELD: usize = 4096;
+
+/// `/init`.
+pub(crate) fn serve(runtime: Runtime) -> anyhow::Result<Infallible> {
+    info!("started");
+    let state = runtime.params.talks_to.first().context("The plan gives Logic no channel to State")?;
+    let events = EventChannels::open().context("Cannot open the event channels")?;
+    let directory = find(state.domid, state.gref).context("XenStore-State offers no region")?;
+    let grefs: Vec<GrantRef> = directory.grants.iter().copied().map(GrantRef).collect();
+    let region = MappedRegion::map(state.domid, &grefs)?;
+    let bell = events.bind_interdomain(state.domid, Port(directory.port))?;
+    let Ok(caller) = Caller::attach(XenMemory(region)) else { bail!("XenStore-State is of another version") };
+    Sandbox::new().keep_device("/dev/xen/gntdev").enter().context("Cannot drop privileges")?;
+    runtime.health.report()?;
+    info!(pages = grefs.len(), "healthy");
+    let world = Vm { events, bell, held: Vec::with_capacity(HELD) };
+    let mut serve = Serve::new(caller, world, Memory::new)?;
+    let Err(stop) = serve.attach().and_then(|()| serve.run());
+    crate::report(stop);
+    std::process::exit(1)
+}
+
+/// Waits for the page that says what State's region is made of.
+fn find(state: DomId, gref: GrantRef) -> anyhow::Result<Directory> {
+    let start = Instant::now();
+    loop {
+        // Mapped anew each time: a State that was rebuilt has granted another page.
+        let page = MappedPage::map(state, gref).map(XenMemory);
+        if let Some(directory) = page.as_ref().ok().and_then(Directory::read) {
+            return Ok(directory);
+        }
+        if start.elapsed() > PATIENCE {
+            page.context("Its page cannot be mapped")?;
+            bail!("Its page stays empty for {} s", PATIENCE.as_secs());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+struct Vm {
+    events: EventChannels,
+    /// State's channel.
+    bell: Port,
+    held: Vec<Port>,
+}
+
+impl Vm {
+    /// Waits for events and keeps those of rings; says whether State's was among them.
+    fn listen(&mut self, timeout: Option<Duration>) -> Result<bool, Stop> {
+        let mut ports = [Port(0); EVENTS];
+        let n = self.events.wait_many(&mut ports, timeout).map_err(|_| Stop::World("no events from Xen"))?;
+        let mut rung = false;
+        for port in ports.iter().take(n) {
+            if *port == self.bell {
+                rung = true;
+            } else if self.held.len() < HELD && !self.held.contains(port) {
+                self.held.push(*port);
+            }
+        }
+        Ok(rung)
+    }
+}
+
+impl World for Vm {
+    type Page = XenMemory<MappedPage>;
+
+    fn wait(&mut self, events: &mut Vec<Event>, block: bool) -> Result<(), Stop> {
+        let at_once = !block || !self.held.is_empty();
+        if self.listen(at_once.then_some(Duration::ZERO))? {
+            events.push(Event::State);
+        }
+        let n = self.held.len().min(EVENTS.saturating_sub(events.len()));
+        events.extend(self.held.drain(..n).map(|port| Event::Port(port.0)));
+        Ok(())
+    }
+
+    fn wait_for_state(&mut self) -> Result<(), Stop> {
+        while !self.listen(None)? {}
+        Ok(())
+    }
+
+    fn wake_state(&mut self) {
+        // Fails only if the port is none of ours, which it is.
+        let _ = self.events.notify(self.bell);
+    }
+
+    fn spin(&mut self, _round: u32) -> bool {
+        // One vCPU: whoever is waited for may need the processor.
+        false
+    }
+
+    fn map(&mut self, domid: u16, port: u32) -> Option<(Self::Page, u32)> {
+        let page = MappedPage::map(DomId(domid), RING).ok()?;
+        let port = self.events.bind_interdomain(DomId(domid), Port(port)).ok()?;
+        Some((XenMemory(page), port.0))
+    }
+
+    fn unbind(&mut self, port: u32) {
+        self.held.retain(|held| held.0 != port);
+        let _ = self.events.unbind(Port(port));
+    }
+
+    fn notify(&mut self, port: u32) {
+        let _ = self.events.notify(Port(port));
+    }
+
+    fn adopt(&mut self, _socket: u32, _line: u32) -> bool {
+        false
+    }
+
+    fn read(&mut self, _socket: u32, _out: &mut [u8]) -> Moved {
+        Moved::Closed
+    }
+
+    fn write(&mut self, _socket: u32, _data: &[u8]) -> Moved {
+        Moved::Closed
+    }
+
+    fn choose(&mut self, _socket: u32, _line: u32, _blocked: bool) {}
+
+    fn close(&mut self, _socket: u32) {}
+}
