@@ -31,7 +31,7 @@ pub(crate) struct Rings {
     channel: UnixDatagram,
     watch: OwnedFd,
     /// Domains that are there, as far as we have said.
-    domains: Vec<(u16, u32)>,
+    domains: Vec<u16>,
     fresh: bool,
 }
 
@@ -49,7 +49,7 @@ impl Rings {
         inotify::add_watch(&watch, path, WatchFlags::CREATE | WatchFlags::MOVED_TO).with_context(context)?;
         let mut domains = Vec::with_capacity(DOMAINS);
         for entry in std::fs::read_dir(path).with_context(context)? {
-            domains.extend(domain(entry?.file_name().as_encoded_bytes()).map(|domid| (domid, 1)));
+            domains.extend(domain(entry?.file_name().as_encoded_bytes()));
         }
         Ok(Self { dir, path: path.to_owned(), channel, watch, domains, fresh: true })
     }
@@ -65,16 +65,14 @@ impl Rings {
     /// What has happened: new domains first, then the channels' events.
     pub(crate) fn events(&mut self, events: &mut Vec<Event>) {
         if std::mem::take(&mut self.fresh) {
-            events.extend(
-                self.domains.iter().map(|(domid, state)| Event::Domain { domid: *domid, state: *state }),
-            );
+            events.extend(self.domains.iter().map(|domid| Event::Domain { domid: *domid, state: 1 }));
         }
         let mut space = [MaybeUninit::uninit(); 2048];
         let mut reader = inotify::Reader::new(&self.watch, &mut space);
         while let Ok(entry) = reader.next() {
             if let Some(domid) = entry.file_name().and_then(|name| domain(name.to_bytes())) {
-                if self.domains.len() < DOMAINS && self.domains.iter().all(|(d, _)| *d != domid) {
-                    self.domains.push((domid, 1));
+                if self.domains.len() < DOMAINS && !self.domains.contains(&domid) {
+                    self.domains.push(domid);
                 }
                 events.push(Event::Domain { domid, state: 1 });
             }
@@ -92,13 +90,12 @@ impl Rings {
         }
     }
 
-    /// Looks what has become of each domain.
+    /// Looks what has become of each domain. One that has shut down may have done so before: State knows.
     fn look(&mut self, events: &mut Vec<Event>) {
         let dir = &self.dir;
-        self.domains.retain_mut(|(domid, known)| {
+        self.domains.retain(|domid| {
             let state = state(dir, *domid);
-            if state != *known {
-                *known = state;
+            if state != 1 {
                 events.push(Event::Domain { domid: *domid, state });
             }
             state != 0

@@ -133,17 +133,18 @@ impl State {
     fn tell_all(&mut self, touched: &BTreeMap<Box<[u8]>, Touch>, modified: &[Touched<'_>]) {
         for (path, touch) in modified {
             let Some(reach) = touch.event else { continue };
-            let mut lists: Vec<Seen> = touch.before.into_iter().collect();
-            if let Some(id) = self.store.find(path) {
-                lists.push(self.store.seen(id));
+            self.fire(path, reach, |state| {
+                let mut lists: Vec<Seen> = touch.before.into_iter().collect();
+                let Some(id) = state.store.find(path) else { return lists };
+                lists.push(state.store.seen(id));
                 let up = path::parent(path).unwrap_or(path::ROOT);
                 let later = touched.get(up).filter(|parent| parent.modified && parent.order > touch.order);
                 match later {
                     Some(parent) => lists.extend(parent.before),
-                    None => lists.extend(self.store.find(up).map(|id| self.store.seen(id))),
+                    None => lists.extend(state.store.find(up).map(|id| state.store.seen(id))),
                 }
-            }
-            self.fire(path, reach, &lists);
+                lists
+            });
         }
     }
 

@@ -1,6 +1,6 @@
 //! Events: who hears of what.
 
-use alloc::{collections::BTreeSet, rc::Rc};
+use alloc::{collections::BTreeSet, rc::Rc, vec::Vec};
 
 use ennead_xs_wire::path;
 
@@ -8,22 +8,23 @@ use crate::{Conn, State, perms::Rights, rights::Who, store::Seen, transaction::R
 
 impl State {
     /// Tells of a change of `path` all who watch it and may read one of `lists`.
-    pub(crate) fn fire(&mut self, path: &[u8], reach: Reach, lists: &[Seen]) {
-        self.tell(path, reach, |state, who| state.may_hear(who, path, lists));
+    pub(crate) fn fire(&mut self, path: &[u8], reach: Reach, lists: impl FnOnce(&Self) -> Vec<Seen>) {
+        let reached = self.watches.reached(path, reach);
+        if !reached.is_empty() {
+            let lists = lists(self);
+            self.tell(path, &reached, |state, who| state.may_hear(who, path, &lists));
+        }
     }
 
     /// Tells of a domain that came or went.
     pub(crate) fn fire_special(&mut self, name: &[u8]) {
-        self.tell(name, Reach::Exact, |state, who| {
+        let reached = self.watches.reached(name, Reach::Exact);
+        self.tell(name, &reached, |state, who| {
             state.special_rights(who, name).is_some_and(|rights| rights.has(Rights::READ))
         });
     }
 
-    fn tell(&mut self, path: &[u8], reach: Reach, may_hear: impl Fn(&Self, Who) -> bool) {
-        let reached = self.watches.reached(path, reach);
-        if reached.is_empty() {
-            return;
-        }
+    fn tell(&mut self, path: &[u8], reached: &[(Conn, WatchId)], may_hear: impl Fn(&Self, Who) -> bool) {
         let shared: Rc<[u8]> = path.into();
         for watches in reached.chunk_by(|(a, _), (b, _)| a == b) {
             let Some(&(conn, _)) = watches.first() else { continue };

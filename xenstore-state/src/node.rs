@@ -9,6 +9,7 @@ use crate::{
     output::Body,
     perms::Rights,
     request::{Cx, fits},
+    store::Seen,
     transaction::{Reach, Transaction},
     tree::{NodeId, PERM, RECORD},
 };
@@ -247,16 +248,16 @@ impl State {
 
     /// The node changed: its watches fire, now or when the transaction commits. `old`: the permissions that it had, if
     /// those changed.
-    pub(crate) fn changed(&mut self, cx: &mut Cx, path: &[u8], old: Option<crate::store::Seen>) {
+    pub(crate) fn changed(&mut self, cx: &mut Cx, path: &[u8], old: Option<Seen>) {
         if let Some(txn) = &mut cx.txn {
             txn.queue_event(path, Reach::Above);
             return;
         }
         self.wrote(cx.who);
-        let up = path::parent(path).unwrap_or(path::ROOT);
-        let now = [self.store.find(path), self.store.find(up)];
-        let now = now.into_iter().flatten().map(|id| self.store.seen(id));
-        let lists: Vec<_> = old.into_iter().chain(now).collect();
-        self.fire(path, Reach::Above, &lists);
+        self.fire(path, Reach::Above, |state| {
+            let up = path::parent(path).unwrap_or(path::ROOT);
+            let now = [path, up].into_iter().filter_map(|path| state.store.find(path));
+            old.into_iter().chain(now.map(|id| state.store.seen(id))).collect()
+        });
     }
 }

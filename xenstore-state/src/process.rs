@@ -5,14 +5,14 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ennead_os::{Link, SharedMemory, Spin};
 use ennead_xenstore_state::service::{Mode, Service};
 use ennead_xenstore_state::{Settings, State};
 use ennead_xs_link::{Answerer, MAX_BODY, RecordWriter, region_len};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// Slots of the link: half of them for requests, so many clients' at once.
 const SLOTS: usize = 256;
@@ -31,8 +31,17 @@ pub(crate) fn serve(socket: &Path, spin: Duration) -> anyhow::Result<()> {
     let mut records = RecordWriter::default();
     let mut spin = Spin::new(spin);
     let mut round = 0;
+    let start = Instant::now();
     loop {
+        let more = service.tick(start.elapsed().as_millis().try_into().unwrap_or(u64::MAX));
+        tell_refusals(&mut service);
         if let Some(served) = &mut logic {
+            if more {
+                served.answerer.call_attention();
+                if served.answerer.must_wake() {
+                    served.link.wake();
+                }
+            }
             if answer(&mut service, served, &mut body, &mut records) {
                 round = 0;
                 continue;
@@ -47,7 +56,7 @@ pub(crate) fn serve(socket: &Path, spin: Duration) -> anyhow::Result<()> {
                 continue;
             }
         }
-        let woken = wait(&listener, logic.as_ref()).context("Cannot wait")?;
+        let woken = wait(&listener, logic.as_ref(), service.is_holding()).context("Cannot wait")?;
         round = 0;
         if let Some(served) = &logic {
             served.answerer.sleeps(false);
@@ -88,19 +97,28 @@ fn answer(
     any
 }
 
+/// What was denied, for the audit log.
+fn tell_refusals(service: &mut Service) {
+    while let Some(refusal) = service.state.next_refusal() {
+        let path = refusal.path.escape_ascii();
+        eprintln!("xenstore-state: refused domid={} op={:?} path={path} {}", refusal.domid, refusal.op, refusal.errno);
+    }
+}
+
 struct Woken {
     connected: bool,
     gone: bool,
 }
 
-fn wait(listener: &UnixListener, logic: Option<&Served>) -> io::Result<Woken> {
+fn wait(listener: &UnixListener, logic: Option<&Served>, holding: bool) -> io::Result<Woken> {
     let bell = logic.map(|served| served.link.bell());
     let mut fds = vec![PollFd::new(listener, PollFlags::IN)];
     if let (Some(served), Some(bell)) = (logic, &bell) {
         fds.push(PollFd::new(&served.link.peer, PollFlags::IN));
         fds.push(PollFd::new(bell, PollFlags::IN));
     }
-    match rustix::event::poll(&mut fds, None) {
+    let soon = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    match rustix::event::poll(&mut fds, holding.then_some(&soon)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(e) => return Err(e.into()),
     }

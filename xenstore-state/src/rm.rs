@@ -50,7 +50,7 @@ impl State {
     pub(crate) fn remove_node(&mut self, path: &[u8]) {
         for gone in self.watched_below(path) {
             let reach = if gone.path == path { Reach::Above } else { Reach::Exact };
-            self.fire(&gone.path, reach, &gone.lists);
+            self.fire(&gone.path, reach, |_| gone.lists.into());
         }
         self.store.remove(path);
     }

@@ -49,6 +49,10 @@ pub struct Service {
     connects: VecDeque<u32>,
     /// Rings that Logic shall let go.
     disconnects: VecDeque<u32>,
+    /// Rings whose request is held.
+    held: Vec<u32>,
+    /// Rings whose held request is answered.
+    resumed: VecDeque<u32>,
     scratch: Box<[u8; MAX_BODY]>,
 }
 
@@ -64,6 +68,8 @@ impl Service {
             pending: VecDeque::new(),
             connects: VecDeque::new(),
             disconnects: VecDeque::new(),
+            held: Vec::new(),
+            resumed: VecDeque::new(),
             scratch: Box::new([0; MAX_BODY]),
         }
     }
@@ -92,6 +98,28 @@ impl Service {
         self.gather()
     }
 
+    /// The time, in milliseconds from any start: does what was held for now. Says whether there is anything to `Take`.
+    pub fn tick(&mut self, now_ms: u64) -> bool {
+        self.state.tick(now_ms);
+        for number in core::mem::take(&mut self.held) {
+            let Some(line) = self.line(number) else { continue };
+            let conn = line.conn;
+            if !self.state.ready(conn) {
+                self.held.push(number);
+            } else if let Some(body) = self.line(number).and_then(|line| line.held.take()) {
+                self.execute(conn, &body);
+                self.resumed.push_back(number);
+            }
+        }
+        self.gather()
+    }
+
+    /// Whether a request is held: `tick` must come soon.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Takes up what State wants delivered; says whether there is anything. After every change that Logic did not ask for.
     pub fn gather(&mut self) -> bool {
         while let Some(notice) = self.state.next_notice() {
@@ -107,7 +135,8 @@ impl Service {
                 self.queue(line);
             }
         }
-        !(self.pending.is_empty() && self.connects.is_empty() && self.disconnects.is_empty())
+        let rings = self.connects.is_empty() && self.disconnects.is_empty() && self.resumed.is_empty();
+        !(self.pending.is_empty() && rings)
     }
 
     fn line(&mut self, line: u32) -> Option<&mut Line> {
@@ -143,6 +172,8 @@ impl Service {
         let line = self.lines.get_mut(usize::try_from(number).ok()?)?.take()?;
         self.pending.retain(|n| *n != number);
         self.connects.retain(|n| *n != number);
+        self.held.retain(|n| *n != number);
+        self.resumed.retain(|n| *n != number);
         self.by_conn.retain(|_, n| *n != number);
         Some(line)
     }
@@ -162,6 +193,7 @@ impl Service {
             }
         }
         self.pending.clear();
+        self.resumed.clear();
         // A Logic that has mapped nothing has nothing to let go.
         for number in core::mem::take(&mut self.disconnects) {
             self.free(number);
@@ -223,6 +255,12 @@ impl Service {
             }
             self.free(number);
         }
+        while let Some(number) = self.resumed.pop_front() {
+            if !out.push_bare(RecordKind::Resume, number) {
+                self.resumed.push_front(number);
+                return;
+            }
+        }
         for _ in 0..CONNECTS {
             let Some(number) = self.connects.pop_front() else { break };
             let Some(Line { transport: Transport::Ring(ring), stash, .. }) = self.line(number) else { continue };
@@ -253,16 +291,27 @@ impl Service {
             ring.req_cons = call.req_cons;
             ring.rsp_cons = call.rsp_cons;
         }
-        match decode_request(body) {
-            Some((head, request)) => {
-                let Head { op, request_id, tx_id } = head;
-                let head = crate::Head { op, request_id, tx_id };
-                self.state.request(conn, head, request.as_ref().map_err(|errno| *errno));
-                self.drain(call.line, out);
+        let is_ring = matches!(line.transport, Transport::Ring(_));
+        if is_ring && !self.state.ready(conn) {
+            if let Some(line) = self.line(call.line) {
+                line.held = Some(body.to_vec());
             }
+            self.held.push(call.line);
+            out.push_bare(RecordKind::Hold, call.line);
+        } else if self.execute(conn, body) {
+            self.drain(call.line, out);
+        } else {
             // The handler made nothing of it: it was no message.
-            None => self.refuse(call.line, out),
+            self.refuse(call.line, out);
         }
+    }
+
+    /// `false` if the body is no request.
+    fn execute(&mut self, conn: Conn, body: &[u8]) -> bool {
+        let Some((Head { op, request_id, tx_id }, request)) = decode_request(body) else { return false };
+        let head = crate::Head { op, request_id, tx_id };
+        self.state.request(conn, head, request.as_ref().map_err(|errno| *errno));
+        true
     }
 
     fn stash(&mut self, call: &Call, body: &[u8], out: &mut RecordWriter) {
@@ -300,6 +349,9 @@ impl Service {
         ring.mapped = true;
         // Room is what was known last: the guest can only have made more. What is new now is kept with what is repeated.
         ring.repeat(call.line, out);
+        if line.held.is_some() {
+            out.push_bare(RecordKind::Hold, call.line);
+        }
         line.give_packet(call.line, out);
         self.deliver(call.line, out);
     }
@@ -315,6 +367,7 @@ impl Service {
         let Some(line) = self.line(number) else { return };
         let conn = line.conn;
         line.stash.clear();
+        line.held = None;
         if let Transport::Ring(ring) = &mut line.transport {
             ring.restart();
         }

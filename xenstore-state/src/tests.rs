@@ -1,6 +1,7 @@
 //! What clients see. Each test speaks to `State` as XenStore-Logic does.
 
 mod advisories;
+mod advisories_more;
 mod basics;
 mod domains;
 mod model;

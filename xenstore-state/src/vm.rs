@@ -88,7 +88,10 @@ impl Vm {
         let mut records = RecordWriter::default();
         let mut ports = [Port(0); 16];
         loop {
-            self.service.state.tick(self.start.elapsed().as_millis().try_into().unwrap_or(u64::MAX));
+            if self.service.tick(self.start.elapsed().as_millis().try_into().unwrap_or(u64::MAX)) {
+                self.answerer.call_attention();
+                self.wake();
+            }
             let mut busy = self.control()?;
             busy |= self.answer(&mut body, &mut records);
             self.tell_refusals();
@@ -97,7 +100,8 @@ impl Vm {
             }
             self.answerer.sleeps(true);
             if !self.answerer.has_call() {
-                let timeout = if self.open() { None } else { Some(LOOK_EVERY) };
+                let idle = self.open() && !self.service.is_holding();
+                let timeout = if idle { None } else { Some(LOOK_EVERY) };
                 self.events.wait_many(&mut ports, timeout)?;
             }
             self.answerer.sleeps(false);

@@ -24,6 +24,10 @@ pub enum Kind {
     Raw = 6,
     /// Close this line: its client has broken the protocol or a limit.
     Drop = 7,
+    /// The ring's request is kept for later: read nothing more from that ring until `Resume`.
+    Hold = 8,
+    /// The request that was held is answered (its reply is a `Message`).
+    Resume = 9,
 }
 
 /// One record.

@@ -26,6 +26,8 @@ enum Step {
     Opened,
     Disconnect,
     Drop,
+    Hold,
+    Resume,
     Nothing,
 }
 
@@ -57,7 +59,8 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
     fn act(&mut self, answer: &Answer) -> Result<(), Stop> {
         let moved = self.consume(answer);
         let mut at = 0;
-        let mut packets = false;
+        // The ring of this answer waits for another one: to the request in a packet, or to one that is held.
+        let mut busy = false;
         // The ring on which the last message went out: rung once for all that follow each other.
         let mut ring_line = None;
         while at < answer.len {
@@ -86,6 +89,8 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
                 RecordKind::Disconnect => Step::Disconnect,
                 RecordKind::Opened => Step::Opened,
                 RecordKind::Drop => Step::Drop,
+                RecordKind::Hold => Step::Hold,
+                RecordKind::Resume => Step::Resume,
             };
             match step {
                 Step::Message { at, skip, take } => {
@@ -101,13 +106,21 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
                 }
                 Step::Raw(len) => self.send(line, 0, len)?,
                 Step::Packet { len, rest } => {
-                    packets = true;
+                    busy = true;
                     self.packet(line, len, rest)?;
                 }
                 Step::Connect(connect) => self.connect(line, connect)?,
                 Step::Disconnect => self.disconnect(line),
                 Step::Opened => self.opened(line)?,
                 Step::Drop => self.dropped(answer.kind, line),
+                // It stays busy until `Resume`.
+                Step::Hold => busy = true,
+                Step::Resume => {
+                    if let Some(guest) = self.lines.guest(line) {
+                        guest.busy = false;
+                    }
+                    self.look_at_ring(line, false)?;
+                }
                 Step::Nothing => {}
             }
         }
@@ -115,7 +128,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
             self.writable(answer.line)?;
         }
         if self.lines.guest(answer.line).is_some() && is_about_a_ring(answer.kind) {
-            return self.ring_answered(answer, moved, packets, ring_line);
+            return self.ring_answered(answer, moved, busy, ring_line);
         }
         self.ring_bell(ring_line);
         Ok(())
@@ -123,7 +136,9 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
 
     /// State has committed how far a ring is read: the guest may have that room. Says whether it is any.
     fn consume(&mut self, answer: &Answer) -> bool {
-        let Some(guest) = self.lines.guest(answer.line).filter(|_| is_reading(answer.kind)) else { return false };
+        let Some(guest) = self.lines.guest(answer.line).filter(|_| is_reading(answer.kind)) else {
+            return false;
+        };
         let moved = guest.req_cons != answer.req_cons;
         guest.req_cons = answer.req_cons;
         ring::consume(&guest.page, answer.req_cons);
@@ -135,7 +150,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         &mut self,
         answer: &Answer,
         moved: bool,
-        packets: bool,
+        busy: bool,
         ring_line: Option<u32>,
     ) -> Result<(), Stop> {
         let line = answer.line;
@@ -145,8 +160,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         if moved || ring_line == Some(line) || answer.kind == CallKind::Mapped {
             self.ring_bell(Some(line));
         }
-        if packets {
-            // The request in the packet is under way.
+        if busy {
             return Ok(());
         }
         let Some(guest) = self.lines.guest(line) else { return Ok(()) };

@@ -184,13 +184,15 @@ pub(super) struct Line {
     pub(super) conn: Conn,
     pub(super) transport: Transport,
     pub(super) stash: Stash,
+    /// The body of a request whose time has not come yet (`State::ready`).
+    pub(super) held: Option<Vec<u8>>,
     /// It stands in the queue of lines with something to deliver.
     pub(super) queued: bool,
 }
 
 impl Line {
     pub(super) fn new(conn: Conn, transport: Transport) -> Self {
-        Self { conn, transport, stash: Stash::default(), queued: false }
+        Self { conn, transport, stash: Stash::default(), held: None, queued: false }
     }
 
     /// Whether its client can take anything.

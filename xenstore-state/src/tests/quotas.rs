@@ -1,7 +1,7 @@
-use alloc::{format, vec::Vec};
+use alloc::{collections::BTreeMap, format, vec::Vec};
 
 use super::world::World;
-use crate::{Quotas, Settings};
+use crate::{Quotas, Role, Settings};
 
 /// With small quotas for guests.
 fn small() -> World {
@@ -180,4 +180,18 @@ fn the_operator_has_no_quotas() {
         assert_eq!(w.within(op, id, "ls /"), w.op("ls /"));
     }
     w.check();
+}
+
+#[test]
+fn service_vms_have_larger_quotas_but_quotas() {
+    let roles = BTreeMap::from([(4, Role::Service)]);
+    let mut w = World::with(Settings {
+        roles,
+        service_quotas: Quotas { nodes: 20, ..Quotas::SERVICE },
+        quotas: Quotas { nodes: 5, ..Quotas::GUEST },
+        ..Settings::default()
+    });
+    let four = w.guest(4);
+    let made = (0..30).filter(|n| w.by(four, &format!("write n{n} 1")) == "OK|").count();
+    assert_eq!(made, 19);
 }
