@@ -65,7 +65,11 @@ impl Rings {
     /// What has happened: new domains first, then the channels' events.
     pub(crate) fn events(&mut self, events: &mut Vec<Event>) {
         if std::mem::take(&mut self.fresh) {
-            events.extend(self.domains.iter().map(|domid| Event::Domain { domid: *domid, state: 1 }));
+            events.extend(self.domains.iter().map(|domid| Event::Domain {
+                domid: *domid,
+                state: 1,
+                more: false,
+            }));
         }
         let mut space = [MaybeUninit::uninit(); 2048];
         let mut reader = inotify::Reader::new(&self.watch, &mut space);
@@ -74,7 +78,7 @@ impl Rings {
                 if self.domains.len() < DOMAINS && !self.domains.contains(&domid) {
                     self.domains.push(domid);
                 }
-                events.push(Event::Domain { domid, state: 1 });
+                events.push(Event::Domain { domid, state: 1, more: false });
             }
         }
         let mut port = [0; 4];
@@ -93,13 +97,17 @@ impl Rings {
     /// Looks what has become of each domain. One that has shut down may have done so before: State knows.
     fn look(&mut self, events: &mut Vec<Event>) {
         let dir = &self.dir;
+        let before = events.len();
         self.domains.retain(|domid| {
             let state = state(dir, *domid);
             if state != 1 {
-                events.push(Event::Domain { domid: *domid, state });
+                events.push(Event::Domain { domid: *domid, state, more: true });
             }
             state != 0
         });
+        if let Some(Event::Domain { more, .. }) = events.get_mut(before..).and_then(<[Event]>::last_mut) {
+            *more = false;
+        }
     }
 
     pub(crate) fn map(&self, domid: u16) -> Option<(SharedMemory, u32)> {

@@ -72,8 +72,17 @@ impl State {
 
     /// The domain shut down or crashed, but is still there.
     pub fn domain_shut_down(&mut self, domid: u16) {
-        let Some(domain) = self.store.domains.get_mut(domid) else { return };
-        if domain.introduced && !domain.restarting && !core::mem::replace(&mut domain.shutdown, true) {
+        self.domains_shut_down(&[domid]);
+    }
+
+    /// These domains shut down or crashed, as was found at one look: watchers are told once, as C xenstored does.
+    pub fn domains_shut_down(&mut self, domids: &[u16]) {
+        let mut news = false;
+        for domid in domids {
+            let Some(domain) = self.store.domains.get_mut(*domid) else { continue };
+            news |= domain.introduced && !domain.restarting && !core::mem::replace(&mut domain.shutdown, true);
+        }
+        if news {
             self.fire_special(path::RELEASE_DOMAIN);
         }
     }

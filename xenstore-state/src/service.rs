@@ -49,6 +49,8 @@ pub struct Service {
     connects: VecDeque<u32>,
     /// Rings that Logic shall let go.
     disconnects: VecDeque<u32>,
+    /// Without Xen: domains that have shut down.
+    shut_down: Vec<u16>,
     /// Rings whose request is held.
     held: Vec<u32>,
     /// Rings whose held request is answered.
@@ -68,6 +70,7 @@ impl Service {
             pending: VecDeque::new(),
             connects: VecDeque::new(),
             disconnects: VecDeque::new(),
+            shut_down: Vec::new(),
             held: Vec::new(),
             resumed: VecDeque::new(),
             scratch: Box::new([0; MAX_BODY]),
@@ -233,7 +236,12 @@ impl Service {
         match call.req_cons {
             0 => self.state.died(domid),
             1 => self.state.created(domid, None),
-            _ => self.state.domain_shut_down(domid),
+            _ => self.shut_down.push(domid),
+        }
+        // More of the same look follow.
+        if call.rsp_cons == 0 {
+            let domids = core::mem::take(&mut self.shut_down);
+            self.state.domains_shut_down(&domids);
         }
     }
 

@@ -65,6 +65,8 @@ pub enum Event {
         domid: u16,
         /// 1: it is there, 2: it has shut down, 0: it is gone.
         state: u32,
+        /// What else was seen at the same look follows.
+        more: bool,
     },
 }
 
@@ -254,9 +256,10 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
                 None => Ok(()),
             },
             Event::State => Ok(()),
-            Event::Domain { domid, state } => {
+            Event::Domain { domid, state, more } => {
                 self.make_room()?;
-                let call = Call { kind: CallKind::Domain, line: domid.into(), req_cons: state, rsp_cons: 0 };
+                let (line, rsp_cons) = (domid.into(), more.into());
+                let call = Call { kind: CallKind::Domain, line, req_cons: state, rsp_cons };
                 self.submit(&call, 0)
             }
         }
