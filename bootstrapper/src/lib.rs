@@ -7,8 +7,9 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use ennead_launch::{Launcher, Store};
-use ennead_manifest::{Kind, Vm};
+use ennead_launch::{Launcher, Life, Store, XenStore, channel_gref};
+use ennead_manifest::{Kind, Plan, Vm};
+use ennead_runtime::boot::ServerVm;
 use ennead_xen::{Control, DomId, EventChannels, ShutdownReason};
 use tracing::{error, info};
 
@@ -41,7 +42,8 @@ pub fn verify(dir: &Path) -> anyhow::Result<Store> {
 pub fn build(store: &Store) -> anyhow::Result<()> {
     let control = Control::open().context("Cannot open Xen's control interface")?;
     let events = EventChannels::open().context("Cannot open the event channels")?;
-    let launcher = Launcher { control: &control, events: &events, store, me: ME };
+    let state = state_server(&store.boot_plan().plan)?;
+    let mut xenstore = None;
     let mut running: Vec<&Vm> = Vec::new();
     for vm in store
         .boot_plan()
@@ -50,19 +52,48 @@ pub fn build(store: &Store) -> anyhow::Result<()> {
         .iter()
         .filter(|vm| vm.built_by_bootstrapper && vm.kind != Kind::Bootstrapper)
     {
-        if let Err(e) = start(&launcher, vm) {
-            let e = anyhow::Error::from(e).context(format!("{} does not start", vm.name));
+        let mut launcher =
+            Launcher { control: &control, events: &events, store, me: ME, xenstore: xenstore.as_mut() };
+        let started = start(&mut launcher, vm).map_err(anyhow::Error::from).and_then(|()| {
+            running.push(vm);
+            if let Some(state) = state.as_ref().filter(|state| state.domid == DomId(vm.domid)) {
+                xenstore = Some(connect(state, &running)?);
+            }
+            Ok(())
+        });
+        if let Err(e) = started {
+            let e = e.context(format!("{} does not start", vm.name));
             error!(vm = %vm.name, cause = %format!("{e:#}"), "failed");
             take_back(&control, vm, &running);
             return Err(e);
         }
-        running.push(vm);
     }
     Ok(())
 }
 
-fn start(launcher: &Launcher<'_>, vm: &Vm) -> Result<(), ennead_launch::Error> {
-    let started = launcher.start(vm)?;
+/// The channel to XenStore-State, if the plan gives the bootstrapper one.
+fn state_server(plan: &Plan) -> anyhow::Result<Option<ServerVm>> {
+    let me = plan.vms_of_kind(Kind::Bootstrapper).next();
+    let state =
+        plan.xenstore_state().filter(|state| me.is_some_and(|me| me.channel_to(&state.name).is_some()));
+    let (Some(me), Some(state)) = (me, state) else { return Ok(None) };
+    let gref = channel_gref(state, &me.name);
+    Ok(Some(ServerVm { name: state.name.parse()?, domid: DomId(state.domid), gref }))
+}
+
+/// Opens the channel to State, which now runs, and tells it of the VMs that are there already.
+fn connect(state: &ServerVm, running: &[&Vm]) -> anyhow::Result<XenStore> {
+    let mut xenstore = XenStore::connect(state).context("Cannot open the channel to XenStore-State")?;
+    for vm in running {
+        xenstore
+            .announce(vm, Life::New, None)
+            .with_context(|| format!("Cannot announce {} to XenStore", vm.name))?;
+    }
+    Ok(xenstore)
+}
+
+fn start(launcher: &mut Launcher<'_>, vm: &Vm) -> Result<(), ennead_launch::Error> {
+    let started = launcher.start(vm, Life::New)?;
     info!(vm = %vm.name, domid = started.domid.0, memory_kib = started.memory_kib, "built");
     launcher.wait_healthy(&started)?;
     info!(vm = %vm.name, domid = started.domid.0, "healthy");
@@ -71,15 +102,13 @@ fn start(launcher: &Launcher<'_>, vm: &Vm) -> Result<(), ennead_launch::Error> {
 
 /// Destroys what was built, and stops the host if Xen already has its hardware domain: its shutdown is the host's.
 fn take_back(control: &Control, failed: &Vm, running: &[&Vm]) {
-    let (hardware, others): (Vec<&Vm>, Vec<&Vm>) =
-        running.iter().chain([&failed]).copied().partition(|vm| vm.kind == Kind::Pciback);
-    for vm in others.iter().filter(|vm| vm.name != failed.name) {
+    for vm in running.iter().filter(|vm| vm.kind != Kind::Pciback) {
         if let Err(e) = control.destroy_domain(DomId(vm.domid)) {
             error!(vm = %vm.name, cause = %e, "not-destroyed");
         }
     }
-    for vm in hardware {
+    if let Some(hardware) = running.iter().chain([&failed]).find(|vm| vm.kind == Kind::Pciback) {
         // Fails where it never came to be: then domain 0 still is the hardware domain, and its own end is the host's.
-        let _ = control.remote_shutdown(DomId(vm.domid), ShutdownReason::PowerOff);
+        let _ = control.remote_shutdown(DomId(hardware.domid), ShutdownReason::PowerOff);
     }
 }

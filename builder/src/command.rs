@@ -12,6 +12,10 @@ pub enum Command {
     Build(String),
     /// Destroy a VM of the plan.
     Destroy(String),
+    /// Destroy a VM of the plan and build it again.
+    Restart(String),
+    /// Show a node of XenStore and its children.
+    Store(String),
     /// Switch the host off.
     PowerOff,
     /// Restart the host.
@@ -22,7 +26,9 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not one of ours.
-    #[error("Unknown command; there are: list, build NAME, destroy NAME, poweroff, reboot")]
+    #[error(
+        "Unknown command; there are: list, build NAME, destroy NAME, restart NAME, store PATH, poweroff, reboot"
+    )]
     Unknown,
     /// Longer than [`MAX_LINE`].
     #[error("Longer than {MAX_LINE} bytes")]
@@ -36,6 +42,8 @@ impl Command {
             (Some("list"), None) => Self::List,
             (Some("build"), Some(name)) => Self::Build(name.to_owned()),
             (Some("destroy"), Some(name)) => Self::Destroy(name.to_owned()),
+            (Some("restart"), Some(name)) => Self::Restart(name.to_owned()),
+            (Some("store"), Some(path)) => Self::Store(path.to_owned()),
             (Some("poweroff"), None) => Self::PowerOff,
             (Some("reboot"), None) => Self::Reboot,
             _ => return Err(Error::Unknown),
@@ -94,6 +102,10 @@ mod tests {
             lines.push(b"destroy  x\rpoweroff\rreboot\r"),
             [Ok(Command::Destroy("x".into())), Ok(Command::PowerOff), Ok(Command::Reboot)]
         );
+        assert_eq!(
+            lines.push(b"restart x\nstore /local\n"),
+            [Ok(Command::Restart("x".into())), Ok(Command::Store("/local".into()))]
+        );
     }
 
     #[test]
@@ -104,7 +116,17 @@ mod tests {
     #[test]
     fn what_is_no_command_is_said() {
         let mut lines = Lines::default();
-        for bad in ["liste", "build", "build a b", "list x", "\u{7}", "build\u{0}a"] {
+        for bad in [
+            "liste",
+            "build",
+            "build a b",
+            "restart",
+            "store",
+            "store /a /b",
+            "list x",
+            "\u{7}",
+            "build\u{0}a",
+        ] {
             assert_eq!(lines.push(format!("{bad}\n").as_bytes()), [Err(Error::Unknown)], "{bad:?}");
         }
         assert_eq!(lines.push(&[0xff, b'\n']), [Err(Error::Unknown)]);

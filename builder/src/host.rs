@@ -1,25 +1,32 @@
 //! Builder on the running host: takes over, then serves until the host ends.
 
+mod lives;
+
 use std::convert::Infallible;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use ennead_launch::{Launcher, Store};
+use anyhow::Context as _;
+use ennead_channel::xenstore;
+use ennead_launch::{Store, XenStore};
 use ennead_manifest::{Kind, Vm, context};
 use ennead_runtime::boot::ServerVm;
 use ennead_runtime::{Health, Params, Runtime};
-use ennead_xen::{Control, DomId, DomainInfo, DomainState, EventChannels, Port, ShutdownReason, Virq};
+use ennead_xen::{Control, DomId, DomainState, EventChannels, Port, ShutdownReason, Virq};
 use tracing::{error, info, warn};
 
 use crate::command::{Command, Lines};
 use crate::ledger::Ledger;
 use crate::pciback::Pciback;
+use crate::restarts::Restarts;
 
 /// Domain 0, the bootstrapper.
 const DOMAIN_0: DomId = DomId(0);
 /// Bytes taken from the console at once.
 const CONSOLE_CHUNK: usize = 256;
+/// Children of a node that `store` shows, and bytes of each value.
+const SHOWN_CHILDREN: usize = 64;
+const SHOWN_BYTES: usize = 120;
 
 /// Builder with everything it holds.
 #[derive(Debug)]
@@ -35,6 +42,8 @@ pub struct Host {
     params: Params,
     health: Option<Health>,
     pciback: Option<Pciback>,
+    xenstore: Option<XenStore>,
+    restarts: Restarts,
 }
 
 impl Host {
@@ -76,8 +85,21 @@ impl Host {
         }
         let ledger = Ledger::new(store.boot_plan());
         let Runtime { params, health, .. } = runtime;
-        let (lines, health) = (Lines::default(), Some(health));
-        Ok(Self { control, events, died, typed, store, ledger, lines, me, params, health, pciback: None })
+        Ok(Self {
+            control,
+            events,
+            died,
+            typed,
+            store,
+            ledger,
+            lines: Lines::default(),
+            me,
+            params,
+            health: Some(health),
+            pciback: None,
+            xenstore: None,
+            restarts: Restarts::default(),
+        })
     }
 
     /// Reports that Builder is well, takes over from the bootstrapper, and builds what the plan leaves to Builder.
@@ -89,8 +111,10 @@ impl Host {
             health.report()?;
         }
         self.await_goodbye()?;
+        self.connect_xenstore()?;
         self.connect_pciback()?;
         self.look()?;
+        self.restart_due()?;
         for vm in self.own_vms() {
             // One VM that does not start is reported and does not keep the others from starting.
             self.build(&vm.name);
@@ -105,12 +129,13 @@ impl Host {
     /// When Xen refuses something without which the host cannot go on.
     pub fn serve(&mut self) -> anyhow::Result<Infallible> {
         loop {
-            match self.events.wait(None)? {
+            match self.events.wait(self.restarts.wait(Instant::now()))? {
                 Some(port) if port == self.died => self.look()?,
                 Some(port) if port == self.typed => self.read_console()?,
                 Some(port) => warn!(port = port.0, "unexpected-event"),
                 None => {}
             }
+            self.restart_due()?;
         }
     }
 
@@ -152,6 +177,14 @@ impl Host {
         Ok(self.control.host()?.free_pages * 4)
     }
 
+    fn connect_xenstore(&mut self) -> anyhow::Result<()> {
+        let state = self.store.boot_plan().plan.xenstore_state();
+        let Some(server) = state.and_then(|state| self.params.server(&state.name)) else { return Ok(()) };
+        let xenstore = XenStore::connect(server).context("Cannot open the channel to XenStore-State")?;
+        self.xenstore = Some(xenstore);
+        Ok(())
+    }
+
     fn connect_pciback(&mut self) -> anyhow::Result<()> {
         let server = self.pciback_server().context("The plan gives Builder no channel to pciback")?;
         let mut pciback = Pciback::connect(server)?;
@@ -175,22 +208,6 @@ impl Host {
     fn pciback_server(&self) -> Option<&ServerVm> {
         let vm = self.store.boot_plan().plan.vms_of_kind(Kind::Pciback).next()?;
         self.params.server(&vm.name)
-    }
-
-    /// Looks at all domains: notes which are gone, and destroys those that stopped (what they had is free again then).
-    fn look(&mut self) -> anyhow::Result<()> {
-        let domains = self.control.domains()?;
-        let present: Vec<DomId> = domains.iter().map(|d| d.domid).collect();
-        for domid in self.ledger.observe(&present) {
-            info!(domid = domid.0, name = %self.name(domid), "vm-gone");
-        }
-        for (domid, reason) in domains.iter().filter_map(stopped) {
-            warn!(domid = domid.0, name = %self.name(domid), reason = %reason, "vm-stopped");
-            if let Err(e) = self.control.destroy_domain(domid) {
-                error!(domid = domid.0, cause = %e, "not-destroyed");
-            }
-        }
-        Ok(())
     }
 
     fn name(&self, domid: DomId) -> String {
@@ -219,6 +236,8 @@ impl Host {
                 Ok(())
             }
             Command::Destroy(name) => self.destroy(&name),
+            Command::Restart(name) => self.restart(&name),
+            Command::Store(path) => self.show(&path),
             Command::PowerOff => self.pciback()?.power_off(),
             Command::Reboot => self.pciback()?.reboot(),
         }
@@ -248,47 +267,26 @@ impl Host {
         Ok(())
     }
 
-    fn build(&mut self, name: &str) {
-        match self.try_build(name) {
-            Ok((domid, memory_kib)) => info!(vm = %name, domid = domid.0, memory_kib, "healthy"),
-            Err(e) => error!(vm = %name, cause = %format!("{e:#}"), "failed"),
+    /// Shows a node of XenStore and its children.
+    fn show(&mut self, path: &str) -> anyhow::Result<()> {
+        let xenstore = self.xenstore.as_mut().context("XenStore-State is not there")?;
+        let node: xenstore::Path = path.parse()?;
+        let value = xenstore.read(&node)?;
+        info!(path = %node, value = %shown(&value), "node");
+        let names = xenstore.list(&node)?;
+        for name in names.iter().take(SHOWN_CHILDREN) {
+            let child: xenstore::Path = format!("{}/{name}", path.trim_end_matches('/')).parse()?;
+            // One that is gone meanwhile is no mistake.
+            if let Ok(value) = xenstore.read(&child) {
+                info!(path = %child, value = %shown(&value), "node");
+            }
         }
-    }
-
-    fn try_build(&mut self, name: &str) -> anyhow::Result<(DomId, u64)> {
-        let vm = self.ledger.begin_build(name, self.me)?;
-        let result = self.launch(&vm);
-        self.ledger.end_build(DomId(vm.domid), result.is_ok());
-        Ok((DomId(vm.domid), result?))
-    }
-
-    fn launch(&self, vm: &Vm) -> Result<u64, ennead_launch::Error> {
-        let domid = DomId(vm.domid);
-        // Its own set of ports, so that waiting for a report swallows no other event.
-        let events = EventChannels::open().map_err(|source| ennead_launch::Error::Xen { domid, source })?;
-        let launcher = Launcher { control: &self.control, events: &events, store: &self.store, me: self.me };
-        let started = launcher.start(vm)?;
-        info!(vm = %vm.name, domid = domid.0, memory_kib = started.memory_kib, "built");
-        launcher.wait_healthy(&started)?;
-        Ok(started.memory_kib)
-    }
-
-    fn destroy(&mut self, name: &str) -> anyhow::Result<()> {
-        let domid = self.ledger.check_destroy(name)?;
-        self.control.destroy_domain(domid)?;
-        if self.control.domain(domid)?.is_some() {
-            bail!("{name} ({domid}) is dying, but somebody still holds a page of it");
-        }
-        self.look()?;
-        info!(vm = %name, domid = domid.0, "destroyed");
+        info!(path = %node, children = names.len(), "node-end");
         Ok(())
     }
 }
 
-/// A domain that stopped by itself.
-fn stopped(info: &DomainInfo) -> Option<(DomId, ShutdownReason)> {
-    match info.state {
-        DomainState::Shutdown(reason) => Some((info.domid, reason)),
-        _ => None,
-    }
+/// The beginning of a value, which anybody may have written, in printable characters.
+fn shown(value: &[u8]) -> String {
+    value.get(..SHOWN_BYTES).unwrap_or(value).escape_ascii().to_string()
 }

@@ -128,17 +128,17 @@ impl Ledger {
         }
     }
 
-    /// Whether `name` can be destroyed; its domid.
+    /// The VM `name`, if it can be destroyed.
     ///
     /// # Errors
     /// When it is unknown, not there, or not Builder's to destroy.
-    pub fn check_destroy(&mut self, name: &str) -> Result<DomId, Error> {
+    pub fn check_destroy(&mut self, name: &str) -> Result<Vm, Error> {
         let entry = self.by_name(name)?;
         changeable(entry)?;
         if entry.phase == Phase::Absent {
             return Err(Error::Absent(name.to_owned()));
         }
-        Ok(DomId(entry.vm.domid))
+        Ok(entry.vm.clone())
     }
 
     fn by_name(&mut self, name: &str) -> Result<&mut Entry, Error> {
@@ -149,13 +149,14 @@ impl Ledger {
     }
 }
 
-/// Three VMs are beyond `build` and `destroy`.
+/// Four VMs are beyond `build` and `destroy`.
 fn changeable(entry: &Entry) -> Result<(), Error> {
     use ennead_manifest::Kind;
     let reason = match entry.vm.kind {
         Kind::Bootstrapper => "it exists once, at power-on",
         Kind::Pciback => "it is the hardware domain: its end is the host's end",
         Kind::Builder => "a domain cannot destroy itself",
+        Kind::XenstoreState => "XenStore's contents are nowhere else",
         _ => return Ok(()),
     };
     Err(Error::Refused { name: entry.vm.name.clone(), reason })
@@ -174,35 +175,35 @@ mod tests {
         Ledger::new(&BootPlan { manifest_sha256: String::new(), images: BTreeMap::new(), plan })
     }
 
-    const EXTRA: &str = "[vm.state]\nkind = \"xenstore-state\"\ndomid = 4\nsuccessor-domid = 5\nkernel = \"service\"\n\
-                         memory-mib = 32\nrestart = { policy = \"on-crash\" }\n[vm.state.may]\nwrite-host-console = \"x\"\n";
+    const EXTRA: &str = "[vm.extra]\nkind = \"toolstack\"\ndomid = 9\nkernel = \"service\"\nmemory-mib = 32\n\
+                         restart = { policy = \"on-crash\" }\n[vm.extra.may]\nwrite-host-console = \"x\"\n";
 
     #[test]
     fn only_its_builder_may_map_a_vm_and_only_while_it_is_built() {
         let mut ledger = ledger();
-        let mappers = |ledger: &Ledger| ledger.get(DomId(4)).map(|entry| entry.mappers().to_vec());
+        let mappers = |ledger: &Ledger| ledger.get(DomId(9)).map(|entry| entry.mappers().to_vec());
         assert_eq!(mappers(&ledger), Some(vec![]));
-        ledger.begin_build("state", ME).expect("absent");
+        ledger.begin_build("extra", ME).expect("absent");
         assert_eq!(mappers(&ledger), Some(vec![ME]));
-        assert_eq!(ledger.begin_build("state", ME).expect_err("being built"), Error::Present("state".into()));
-        ledger.end_build(DomId(4), true);
+        assert_eq!(ledger.begin_build("extra", ME).expect_err("being built"), Error::Present("extra".into()));
+        ledger.end_build(DomId(9), true);
         assert_eq!(mappers(&ledger), Some(vec![]));
-        assert_eq!(ledger.check_destroy("state"), Ok(DomId(4)));
+        assert_eq!(ledger.check_destroy("extra").map(|vm| vm.domid), Ok(9));
     }
 
     #[test]
     fn a_build_that_fails_leaves_the_vm_absent() {
         let mut ledger = ledger();
-        ledger.begin_build("state", ME).expect("absent");
-        ledger.end_build(DomId(4), false);
-        assert_eq!(ledger.check_destroy("state"), Err(Error::Absent("state".into())));
-        ledger.begin_build("state", ME).expect("absent again");
+        ledger.begin_build("extra", ME).expect("absent");
+        ledger.end_build(DomId(9), false);
+        assert_eq!(ledger.check_destroy("extra"), Err(Error::Absent("extra".into())));
+        ledger.begin_build("extra", ME).expect("absent again");
     }
 
     #[test]
     fn what_is_not_builders_to_change_is_refused_with_the_reason() {
         let mut ledger = ledger();
-        for name in ["bootstrapper", "builder", "pciback"] {
+        for name in ["bootstrapper", "builder", "pciback", "xenstore-state"] {
             assert!(matches!(ledger.begin_build(name, ME), Err(Error::Refused { .. })), "{name}");
             assert!(matches!(ledger.check_destroy(name), Err(Error::Refused { .. })), "{name}");
         }
@@ -213,11 +214,11 @@ mod tests {
     fn deaths_are_seen_once_and_a_vm_in_the_making_is_not_dead() {
         let mut ledger = ledger();
         assert_eq!(ledger.observe(&[ME, DomId(3), DomId(99)]), []);
-        ledger.begin_build("state", ME).expect("absent");
+        ledger.begin_build("extra", ME).expect("absent");
         assert_eq!(ledger.observe(&[ME, DomId(3)]), []);
-        ledger.end_build(DomId(4), true);
-        assert_eq!(ledger.observe(&[ME, DomId(3), DomId(4)]), []);
-        assert_eq!(ledger.observe(&[ME, DomId(3)]), [DomId(4)]);
+        ledger.end_build(DomId(9), true);
+        assert_eq!(ledger.observe(&[ME, DomId(3), DomId(9)]), []);
+        assert_eq!(ledger.observe(&[ME, DomId(3)]), [DomId(9)]);
         assert_eq!(ledger.observe(&[ME, DomId(3)]), []);
     }
 }

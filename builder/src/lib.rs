@@ -1,10 +1,11 @@
 //! The only VM that builds, destroys and restarts VMs at run time.
 //!
 //! [`command`] parses what is typed on the host's console, [`ledger`] knows every VM, its images and who may map its memory,
-//! [`host`] wires both to Xen.
+//! [`restarts`] when one is to come back; [`host`] wires them to Xen.
 #![forbid(unsafe_code)]
 
 pub mod command;
 pub mod host;
 pub mod ledger;
 mod pciback;
+pub mod restarts;

@@ -78,6 +78,7 @@ impl Build {
             text: None,
             out: self.out.unwrap_or(standard.out),
             key: self.key,
+            ..standard
         }
     }
 }

@@ -29,6 +29,10 @@ pub struct Options {
     pub out: PathBuf,
     /// The user's own key; else the development key.
     pub key: Option<PathBuf>,
+    /// Further kernel options by VM, also those that no manifest may set: for tests.
+    pub kernel_options: BTreeMap<String, String>,
+    /// Further files (name, bytes) in the ramdisks of these programs: for tests.
+    pub files: BTreeMap<String, Vec<(String, Vec<u8>)>>,
 }
 
 impl Options {
@@ -40,6 +44,8 @@ impl Options {
             text: None,
             out: crate::source_root().join("out/ennead.iso"),
             key: None,
+            kernel_options: BTreeMap::new(),
+            files: BTreeMap::new(),
         }
     }
 }
@@ -89,10 +95,15 @@ pub fn build_with(
     options: &Options,
     replaced: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Host> {
-    let manifest = match &options.text {
+    let mut manifest = match &options.text {
         Some(text) => plan::check_text(&options.manifest, text.clone())?,
         None => plan::check(&options.manifest)?,
     };
+    for vm in &mut manifest.plan.vms {
+        if let Some(more) = options.kernel_options.get(&vm.name) {
+            vm.kernel_options = format!("{} {more}", vm.kernel_options).trim().to_owned();
+        }
+    }
     let plan = &manifest.plan;
     crate::packages::require()?;
     let key = sign::key(cache, options.key.as_deref())?;
@@ -112,15 +123,17 @@ pub fn build_with(
     let verifier = [Extra { name: PUBLIC_KEY, content: &public }];
     let mut ramdisks = BTreeMap::new();
     for vm in &plan.vms {
-        let extras: &[Extra<'_>] = match vm.kind {
-            Kind::Bootstrapper | Kind::Builder => &verifier,
-            _ => &[],
+        let mut extras = match vm.kind {
+            Kind::Bootstrapper | Kind::Builder => verifier.to_vec(),
+            _ => Vec::new(),
         };
+        let files = options.files.get(&vm.program).into_iter().flatten();
+        extras.extend(files.map(|(name, content)| Extra { name, content }));
         if let Entry::Vacant(place) = ramdisks.entry(vm.ramdisk_image()) {
             let bytes = programs
                 .get(&vm.program)
                 .with_context(|| format!("Program `{}` was not built", vm.program))?;
-            place.insert(ramdisk::ramdisk(bytes, extras)?);
+            place.insert(ramdisk::ramdisk(bytes, &extras)?);
         }
     }
     let bootstrapper = plan::bootstrapper(plan)?;

@@ -1,5 +1,6 @@
 //! A host in QEMU: follows its milestones, and asks Builder on the serial console.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,7 +17,7 @@ pub const PATIENCE: Duration = Duration::from_secs(240);
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// Milestones after which the host does not become ready.
-const FATAL: [&str; 5] = ["refused", "failed", "host-stopped", "bootstrapper-failed", "panic"];
+const FATAL: [&str; 4] = ["failed", "host-stopped", "bootstrapper-failed", "panic"];
 
 /// A running host.
 #[derive(Debug)]
@@ -52,7 +53,8 @@ impl Session {
             if wanted(&milestone) {
                 return Some(Ok((line.at, milestone)));
             }
-            FATAL.contains(&milestone.name.as_str()).then(|| Err(anyhow::anyhow!("{milestone}")))
+            let fatal = FATAL.contains(&milestone.name.as_str()) || milestone.is("bootstrapper", "refused");
+            fatal.then(|| Err(anyhow::anyhow!("{milestone}")))
         })
     }
 
@@ -91,6 +93,28 @@ impl Session {
         anyhow::ensure!(count == got, "Builder announced {count} VMs and listed {got}");
         vms.sort_by_key(|vm| vm.domid);
         Ok(VmList { vms, free_kib })
+    }
+
+    /// Asks Builder for a node of XenStore; gives it and its children: path -> value, as far as Builder shows it.
+    ///
+    /// # Errors
+    /// When there is no such node, or no whole answer in time.
+    pub fn store(&mut self, path: &str) -> Result<BTreeMap<String, String>> {
+        self.machine.type_line(&format!("store {path}"))?;
+        let mut nodes = BTreeMap::new();
+        let timeline = &mut self.timeline;
+        self.machine.wait(&format!("Builder's answer to `store {path}`"), ANSWER, |line| {
+            let milestone = timeline.observe(line)?;
+            let value = |key: &str| milestone.value(key).unwrap_or_default().to_owned();
+            if milestone.is("builder", "node") {
+                nodes.insert(value("path"), value("value"));
+            }
+            let refused = milestone.is("builder", "command-refused");
+            refused
+                .then(|| Err(anyhow::anyhow!("{milestone}")))
+                .or_else(|| milestone.is("builder", "node-end").then_some(Ok(())))
+        })?;
+        Ok(nodes)
     }
 
     /// Types a command and waits for the milestone that answers it.

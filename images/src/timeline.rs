@@ -76,7 +76,8 @@ fn in_plain_words(milestone: &Milestone) -> Option<String> {
     let value = |key: &str| milestone.value(key).unwrap_or("?");
     let memory = |key: &str| milestone.number(key).map_or_else(|| "?".to_owned(), mib);
     Some(match (vm.as_str(), name.as_str()) {
-        (_, "vm" | "list-end" | "controller" | "probe") | ("builder", "controllers" | "sealed") => {
+        (_, "vm" | "list-end" | "controller" | "probe" | "node" | "node-end")
+        | ("builder", "controllers" | "sealed") => {
             return None;
         }
         ("bootstrapper", "started") => "domain 0 runs the bootstrapper".to_owned(),
@@ -89,6 +90,8 @@ fn in_plain_words(milestone: &Milestone) -> Option<String> {
             format!("builder has verified {} images, FLASK is {}", value("images"), value("flask"))
         }
         ("builder", "host-ready") => "the host is ready, without a Dom0".to_owned(),
+        ("builder", "restarting") => format!("builder restarts {}", value("vm")),
+        ("pciback", "published") => format!("pciback has published controllers: {}", value("count")),
         ("pciback", "controllers") => format!("pciback has found controllers: {}", value("count")),
         ("pciback", "sealed") => "pciback has dropped what it needed only to start".to_owned(),
         ("pciback", "power-off") => "pciback switches the host off".to_owned(),
@@ -102,7 +105,7 @@ fn in_plain_words(milestone: &Milestone) -> Option<String> {
             None => format!("{vm} is healthy"),
         },
         (_, "destroyed") => format!("{vm} has destroyed {}", value("vm")),
-        (_, "refused") => format!("{vm} REFUSES {}: {}", value("image"), value("reason")),
+        ("bootstrapper", "refused") => format!("{vm} REFUSES {}: {}", value("image"), value("reason")),
         (_, "failed") => format!("{} FAILED: {}", value("vm"), value("cause")),
         _ => milestone.to_string(),
     })

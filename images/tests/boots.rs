@@ -62,6 +62,16 @@ fn vms_come_and_go_without_a_trace() {
 }
 
 #[test]
+fn xenstore_survives_restarts() {
+    holds("xenstore");
+}
+
+#[test]
+fn xenstore_survives_a_storm() {
+    holds("storm");
+}
+
+#[test]
 fn power_off_and_reboot_work() {
     holds("power");
 }

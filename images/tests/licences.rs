@@ -6,9 +6,10 @@ use std::process::Command;
 use serde::Deserialize;
 
 /// Licences that can be part of a GPL-3.0-only program. GPL-2.0-only is not among them.
-const ALLOWED: [&str; 14] = [
+const ALLOWED: [&str; 15] = [
     "0BSD",
     "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
     "BSD-1-Clause",
     "BSD-2-Clause",
     "BSD-3-Clause",

@@ -12,6 +12,7 @@ use ennead_xen::EventChannels;
 use tracing::{error, info, warn};
 
 use crate::bus;
+use crate::publish::Publisher;
 
 /// How long Builder may leave an answer unread before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,6 +32,7 @@ pub struct Service {
     health: Option<Health>,
     events: EventChannels,
     builder: Server<Pciback>,
+    xenstore: Option<Publisher>,
 }
 
 impl Service {
@@ -52,7 +54,10 @@ impl Service {
             "The channel's page has gref {}, but Builder will look for {FIRST_GREF}: something granted a page before",
             builder.gref().0
         );
-        Ok(Self { health: Some(runtime.health), events, builder })
+        // Nobody else's ports, whoever takes this program over.
+        events.restrict(client.domid).context("Cannot restrict the event channels")?;
+        let xenstore = runtime.params.xenstore.map(|_| Publisher::open()).transpose()?;
+        Ok(Self { health: Some(runtime.health), events, builder, xenstore })
     }
 
     /// Reports that pciback is well, then answers until the host ends.
@@ -75,7 +80,9 @@ impl Service {
                 }
             }
             match then {
-                Then::Continue | Then::Seal => {}
+                Then::Continue => {}
+                // Builder has its answer, and goes on to restart XenStore if that is what is missing.
+                Then::Seal => self.publish(),
                 Then::PowerOff => {
                     info!("power-off");
                     power_off().context("Cannot switch the host off")?;
@@ -86,6 +93,18 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// Publishes in XenStore what is on the bus, once. The host goes on without; so does this VM, meanwhile.
+    fn publish(&mut self) {
+        let Some(xenstore) = self.xenstore.take() else { return };
+        std::thread::spawn(move || {
+            let functions = bus::functions(Path::new("/sys")).map_err(anyhow::Error::from);
+            match functions.and_then(|functions| xenstore.publish(&functions)) {
+                Ok(count) => info!(count, "published"),
+                Err(e) => warn!(cause = %format!("{e:#}"), "not-published"),
+            }
+        });
     }
 
     /// Drops what only the start needed.

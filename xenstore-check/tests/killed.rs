@@ -135,8 +135,9 @@ struct Guest {
 }
 
 impl Guest {
-    /// Writes at most `most` bytes of its requests; says whether there were any.
-    fn send(&mut self, most: usize) -> bool {
+    /// Writes at most `most` bytes of its requests; says whether there were any, and whether it rings: as Linux does, only if
+    /// everything before was read already.
+    fn send(&mut self, most: usize) -> (bool, bool) {
         let (cons, prod) = (self.page.load(2048), self.page.load(2052));
         let room = (RING - prod.wrapping_sub(cons)) as usize;
         let n = room.min(most).min(self.to_send.len());
@@ -146,11 +147,11 @@ impl Guest {
             self.page.write(at, &[byte]);
         }
         self.page.store(2052, prod.wrapping_add(n as u32));
-        n > 0
+        (n > 0, n > 0 && self.page.load(2048) == prod)
     }
 
-    /// Reads at most `most` bytes of responses; says whether there were any.
-    fn receive(&mut self, most: usize) -> bool {
+    /// Reads at most `most` bytes of responses; says whether there were any, and whether it rings: only if the ring was full.
+    fn receive(&mut self, most: usize) -> (bool, bool) {
         let (cons, prod) = (self.page.load(2056), self.page.load(2060));
         let there = prod.wrapping_sub(cons);
         assert!(there <= RING, "responses overrun the ring");
@@ -162,7 +163,7 @@ impl Guest {
             self.received.extend(byte);
         }
         self.page.store(2056, cons.wrapping_add(n as u32));
-        n > 0
+        (n > 0, n > 0 && there == RING)
     }
 }
 
@@ -208,8 +209,11 @@ fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64]) -> Vec<Vec<u8
     while idle < 100 {
         let (guest, sends, reads) = *turns.next().expect("endless");
         let g = guests.get_mut(&guest).expect("it exists");
-        let moved = g.send(sends) | g.receive(reads);
-        logic.rung.borrow_mut().push_back(guest.into());
+        let ((sent, ring_sent), (received, ring_received)) = (g.send(sends), g.receive(reads));
+        let moved = sent || received;
+        if ring_sent || ring_received {
+            logic.rung.borrow_mut().push_back(guest.into());
+        }
         logic.work();
         idle = if moved { 0 } else { idle + 1 };
     }
@@ -280,11 +284,16 @@ fn prepare(state: &mut State) {
 }
 
 fn request() -> impl Strategy<Value = Vec<u8>> {
-    let path = prop::sample::select(vec![&b"/shared"[..], b"/shared/a", b"/shared/b", b"/nothing", b"data", b"bad//path"]);
-    let value = prop_oneof![
-        prop::collection::vec(any::<u8>(), 0..40),
-        (0..1700_usize).prop_map(|n| vec![b'v'; n])
-    ];
+    let path = prop::sample::select(vec![
+        &b"/shared"[..],
+        b"/shared/a",
+        b"/shared/b",
+        b"/nothing",
+        b"data",
+        b"bad//path",
+    ]);
+    let value =
+        prop_oneof![prop::collection::vec(any::<u8>(), 0..40), (0..1700_usize).prop_map(|n| vec![b'v'; n])];
     (path, value, 0..10_u8, 0..3_u32).prop_map(|(path, value, what, tx)| {
         let request = match what {
             0 | 1 => Request::Write { path, value: &value },

@@ -66,22 +66,35 @@ fn domain_call(probe: &Probe<'_>, name: &str, d: DomId) -> Result<(), Error> {
     DOMAIN_CALLS.iter().find(|call| call.name == name).map_or(Ok(()), |call| probe.domain_call(call, d))
 }
 
-/// What no service VM may do to another that runs. `listed` VMs may be seen.
-pub fn on_other(matrix: &mut Matrix, control: &Control, other: &Other, frames: &[Mfn], listed: bool) {
+/// What a VM is to the one that makes the attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It may not even be seen.
+    Stranger,
+    /// It is listed.
+    Listed,
+    /// It can be started, stopped and destroyed; only its memory and its inside are its own.
+    Built,
+}
+
+/// What no service VM may do to another that runs, but for what follows from its standing.
+pub fn on_other(matrix: &mut Matrix, control: &Control, other: &Other, frames: &[Mfn], standing: Standing) {
     let probe = control.probe();
     let d = other.domid;
     for call in &DOMAIN_CALLS {
-        if !(listed && call.permission == "getdomaininfo") {
+        if standing == Standing::Stranger || call.permission != "getdomaininfo" {
             matrix.note(call.name, &other.name, Avc(call.permission), probe.domain_call(call, d));
         }
     }
     let mut note = |op, permission, result| matrix.note(op, &other.name, Avc(permission), result);
-    note("pausedomain", "pause", control.pause(d));
-    note("unpausedomain", "unpause", control.unpause(d));
+    if standing != Standing::Built {
+        note("pausedomain", "pause", control.pause(d));
+        note("unpausedomain", "unpause", control.unpause(d));
+        note("alloc_unbound", "create", control.alloc_unbound_for(d, DomId::SELF).map(drop));
+    }
     note("max_mem", "setdomainmaxmem", control.set_max_mem_kib(d, 1 << 20));
     note("setvcpucontext", "setvcpucontext", control.set_vcpu_context(d, 0, &START));
     note("set_virq_handler", "set_virq_handler", control.set_virq_handler(Virq::DomExc, d));
-    note("alloc_unbound", "create", control.alloc_unbound_for(d, DomId::SELF).map(drop));
     note("evtchn_reset", "reset", probe.reset_events(d));
     note("exchange", "exchange", probe.exchange_page(d));
     note("maximum_reservation", "stat", probe.memory_limit(d));
@@ -104,7 +117,9 @@ pub fn on_other(matrix: &mut Matrix, control: &Control, other: &Other, frames: &
     // Last: they would end the host.
     let down = control.remote_shutdown(d, ShutdownReason::Crash);
     matrix.note("remote_shutdown", &other.name, Avc("shutdown"), down);
-    matrix.note("destroydomain", &other.name, Avc("destroy"), control.destroy_domain(d));
+    if standing != Standing::Built {
+        matrix.note("destroydomain", &other.name, Avc("destroy"), control.destroy_domain(d));
+    }
 }
 
 /// A vCPU's state that would end the other VM at once.
@@ -124,6 +139,7 @@ pub fn builder(
     control: &Control,
     me: DomId,
     pciback: &Other,
+    built: &[Other],
     labels: &Labels,
 ) -> Result<(), Error> {
     let probe = control.probe();
@@ -148,9 +164,14 @@ pub fn builder(
         let sid = control.sid_of(label)?;
         matrix.note(op, &pciback.name, Avc("relabelfrom"), control.relabel(pciback.domid, sid));
     }
-    // Its shared-info page is pciback's own memory, and Xen tells Builder where it is.
-    let frames: Vec<Mfn> = control.domain(pciback.domid)?.iter().map(|info| info.shared_info).collect();
-    on_other(matrix, control, pciback, &frames, true);
+    // Its shared-info page is a VM's own memory, and Xen tells Builder where it is.
+    let frames = |vm: &Other| -> Result<Vec<Mfn>, Error> {
+        Ok(control.domain(vm.domid)?.iter().map(|info| info.shared_info).collect())
+    };
+    on_other(matrix, control, pciback, &frames(pciback)?, Standing::Listed);
+    for vm in built {
+        on_other(matrix, control, vm, &frames(vm)?, Standing::Built);
+    }
     let name = pciback.name.as_str();
     let d = pciback.domid;
     matrix.note("assign_device", name, Avc("add"), probe.assign_device(d, HOST_BRIDGE));
@@ -188,10 +209,10 @@ fn hardware_setup(matrix: &mut Matrix, probe: &Probe<'_>) {
 }
 
 /// Labels that have a number in a policy of this size; a number without a label is the unlabeled one.
-const SIDS: std::ops::RangeInclusive<u32> = 1..=30;
+const SIDS: std::ops::RangeInclusive<u32> = 1..=40;
 
 /// What pciback may not; when it is sealed, also what only its start needed.
-pub fn pciback(matrix: &mut Matrix, control: &Control, me: DomId, builder: &Other, sealed: bool) {
+pub fn pciback(matrix: &mut Matrix, control: &Control, me: DomId, others: &[Other], sealed: bool) {
     let probe = control.probe();
     on_xen(matrix, &probe);
     on_self(matrix, control, me);
@@ -212,20 +233,60 @@ pub fn pciback(matrix: &mut Matrix, control: &Control, me: DomId, builder: &Othe
         matrix.note("machine_memory_map", "xen", Avc("memorymap"), probe.machine_memory_map());
         matrix.note("exchange", "self", Avc("exchange"), probe.exchange_page(DomId::SELF));
     }
-    let visible = control.domains().map(|all| all.iter().any(|info| info.domid == builder.domid));
-    matrix.note_done("getdomaininfolist", &builder.name, Avc("getdomaininfo"), visible);
-    // It may not ask which label has which number, so it tries them all.
+    create_any(matrix, control);
+    for other in others {
+        stranger(matrix, control, other);
+        let (name, d) = (other.name.as_str(), other.domid);
+        matrix.note("grant_map", name, Avc("map_read"), probe.map_grant(d, GREF));
+        // It holds these rights, and so it is FLASK who says no (Xen passes that on as EPERM).
+        matrix.note("iomem_permission", name, Avc("add"), probe.iomem_permission(d, Mfn(0xfeb00)));
+        matrix.note("ioport_permission", name, Avc("add"), probe.ioport_permission(d, PORT));
+        matrix.note("irq_permission", name, Avc("add"), probe.irq_permission(d, GSI.unsigned_abs()));
+    }
+}
+
+/// What neither half of XenStore may. `mapped` are the VMs whose grants it may map.
+pub fn xenstore(matrix: &mut Matrix, control: &Control, me: DomId, others: &[Other], mapped: &[&str]) {
+    let probe = control.probe();
+    on_xen(matrix, &probe);
+    on_self(matrix, control, me);
+    let own = control.set_virq_handler(Virq::DomExc, me);
+    matrix.note("set_virq_handler", "self", Avc("set_virq_handler"), own);
+    matrix.note("exchange", "self", Avc("exchange"), probe.exchange_page(DomId::SELF));
+    matrix.note("sid_of", "xen", Avc("check_context"), control.sid_of("system_u:system_r:builder_t"));
+    matrix.note("physinfo", "xen", Avc("physinfo"), probe.host_info());
+    matrix.note("readconsole", "xen", Avc("readconsole"), probe.read_console_ring(false));
+    matrix.note("enter_acpi_sleep", "xen", Avc("sleep"), probe.acpi_sleep());
+    matrix.note("settime64", "xen", Avc("settime"), probe.set_time());
+    matrix.note("firmware_info", "xen", Avc("firmware"), probe.firmware_info());
+    matrix.note("machine_memory_map", "xen", Avc("memorymap"), probe.machine_memory_map());
+    hardware_setup(matrix, &probe);
+    create_any(matrix, control);
+    for other in others {
+        stranger(matrix, control, other);
+        let (name, d) = (other.name.as_str(), other.domid);
+        if !mapped.contains(&name) {
+            matrix.note("grant_map", name, Avc("map_read"), probe.map_grant(d, GREF));
+        }
+        matrix.note("iomem_permission", name, ByXen, probe.iomem_permission(d, IO_APIC));
+        matrix.note("ioport_permission", name, ByXen, probe.ioport_permission(d, PORT));
+        matrix.note("irq_permission", name, ByXen, probe.irq_permission(d, GSI.unsigned_abs()));
+    }
+}
+
+/// Who may not ask which label has which number tries them all.
+fn create_any(matrix: &mut Matrix, control: &Control) {
     for sid in SIDS.map(Sid) {
         let label = format!("sid-{sid}");
         matrix.note("createdomain", &label, Avc("create"), create(control, UNUSED, sid));
     }
-    matrix.note("relabel", &builder.name, Avc("relabelfrom"), control.relabel(builder.domid, UNLABELED));
+}
+
+/// What a VM may not do to one that is nothing to it.
+fn stranger(matrix: &mut Matrix, control: &Control, other: &Other) {
+    let visible = control.domains().map(|all| all.iter().any(|info| info.domid == other.domid));
+    matrix.note_done("getdomaininfolist", &other.name, Avc("getdomaininfo"), visible);
+    matrix.note("relabel", &other.name, Avc("relabelfrom"), control.relabel(other.domid, UNLABELED));
     // Any frame will do: Xen asks FLASK before it looks whose it is.
-    on_other(matrix, control, builder, &[Mfn(0x1_0000), Mfn(0x3_0000)], false);
-    let (name, d) = (builder.name.as_str(), builder.domid);
-    matrix.note("grant_map", name, Avc("map_read"), probe.map_grant(d, GREF));
-    // It holds these rights, and so it is FLASK who says no (Xen passes that on as EPERM).
-    matrix.note("iomem_permission", name, Avc("add"), probe.iomem_permission(d, Mfn(0xfeb00)));
-    matrix.note("ioport_permission", name, Avc("add"), probe.ioport_permission(d, PORT));
-    matrix.note("irq_permission", name, Avc("add"), probe.irq_permission(d, GSI.unsigned_abs()));
+    on_other(matrix, control, other, &[Mfn(0x1_0000), Mfn(0x3_0000)], Standing::Stranger);
 }

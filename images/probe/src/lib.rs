@@ -13,3 +13,6 @@
 pub mod attempts;
 pub mod edu;
 pub mod matrix;
+pub mod options;
+pub mod xenbus;
+pub mod xenstore;

@@ -7,7 +7,9 @@ pub mod power;
 pub mod privileges;
 pub mod refuse;
 pub mod repeat;
+pub mod storm;
 pub mod vms;
+pub mod xenstore;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -169,7 +171,7 @@ impl std::fmt::Debug for Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 9] = [
+pub const ALL: [Scenario; 11] = [
     Scenario {
         name: "boot",
         about: "the host starts, has no Dom0, is sealed off, stays quiet, goes off",
@@ -190,6 +192,16 @@ pub const ALL: [Scenario; 9] = [
         name: "vms",
         about: "Builder builds and destroys VMs, and nothing is left of them",
         run: vms::run,
+    },
+    Scenario {
+        name: "xenstore",
+        about: "VMs use XenStore, and it survives their restarts and its own",
+        run: xenstore::run,
+    },
+    Scenario {
+        name: "storm",
+        about: "twenty guests use XenStore while its Logic is killed twenty times",
+        run: storm::run,
     },
     Scenario { name: "power", about: "restart and power-off from the console", run: power::run },
     Scenario {

@@ -1,29 +1,35 @@
-//! From inside Builder and pciback everything that they may not do is tried, and a device of pciback's tries to write to the
-//! whole machine's memory. The two VMs run the programs of `images/probe`, with all rights of the product's.
+//! From inside Builder, pciback and both halves of XenStore everything that they may not do is tried, and a device of
+//! pciback's tries to write to the whole machine's memory. The VMs run the programs of `images/probe`, with all rights of the
+//! product's.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use ennead_manifest::{Kind, Vm};
+use ennead_manifest::{Kind, Plan, Vm};
 
 use super::{Report, Setup, boot};
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::milestone::Milestone;
+use crate::progress::Progress;
 use crate::qemu::{Line, Settings};
 use crate::session::{PATIENCE, Session};
 
 /// The device that writes where it is told, and QEMU's option for it.
 const DEVICE: [&str; 2] = ["-device", "edu,dma_mask=0xffffffffffffffff"];
 
-/// MiB of the two VMs: enough to watch some of it.
+/// MiB of Builder and pciback: enough to watch some of it.
 const MEMORY_MIB: u32 = 96;
 
 /// MiB of the machine: few, since the device needs a tenth of a second for each place, and pciback has a minute to be healthy.
 const MACHINE_MIB: u32 = 512;
 
 /// How many attempts each makes: fewer would be a gap.
-const ATTEMPTS: [(Kind, Phase, u64); 3] = [
-    (Kind::Builder, Phase::Running, 96),
-    (Kind::Pciback, Phase::Starting, 116),
-    (Kind::Pciback, Phase::Running, 123),
+const ATTEMPTS: [(Kind, Phase, u64); 5] = [
+    (Kind::Builder, Phase::Running, 182),
+    (Kind::Pciback, Phase::Starting, 242),
+    (Kind::Pciback, Phase::Running, 249),
+    (Kind::XenstoreState, Phase::Running, 249),
+    (Kind::XenstoreLogic, Phase::Running, 247),
 ];
 
 /// Under which of its types a VM makes its attempts.
@@ -65,34 +71,48 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     report.check("the device writes to its own VM's memory", reaches_own(&session));
     report.check("Builder's memory is as it was", intact(&session));
     report.check("the IOMMU stopped the device", faults(&lines));
+    report.check("State and Logic share 40 pages", region(&session));
     let list = session.list().map(|list| boot::checks(&host, &mut session, &list, report));
     report.check("the host still answers", list.map(|()| String::new()));
     report.check("`poweroff` switches the machine off", session.power_off().map(|()| String::new()));
     Ok(())
 }
 
-/// The same host, but Builder and pciback run the probing programs.
+/// The same host, but its VMs run the probing programs.
 fn probing_host(setup: &Setup) -> Result<Host> {
     let checked = crate::plan::check(&setup.build.manifest)?;
     let mut manifest: toml::Table = checked.text.parse().context("The manifest is no TOML")?;
     let section = manifest.get_mut("host").and_then(toml::Value::as_table_mut);
     section.context("No [host] in the manifest")?.insert("memory-mib".into(), MACHINE_MIB.into());
-    for vm in checked.plan.vms.iter().filter(|vm| matches!(vm.kind, Kind::Builder | Kind::Pciback)) {
+    let mut kernel_options = BTreeMap::new();
+    for (kind, _, _) in ATTEMPTS {
+        let vm = checked.plan.vms_of_kind(kind).next().context("a VM is missing")?;
         let section = manifest.get_mut("vm").and_then(|vms| vms.get_mut(&vm.name)?.as_table_mut());
         let section = section.with_context(|| format!("No [vm.{}] in the manifest", vm.name))?;
-        section.insert("program".into(), format!("probe-{}", vm.program).into());
-        section.insert("memory-mib".into(), MEMORY_MIB.into());
-        if vm.kind == Kind::Pciback {
-            section.insert("kernel-options".into(), options(vm).into());
+        section.insert("program".into(), format!("probe-{kind}").into());
+        if matches!(kind, Kind::Builder | Kind::Pciback) {
+            section.insert("memory-mib".into(), MEMORY_MIB.into());
         }
+        kernel_options.insert(vm.name.clone(), options(&checked.plan, vm));
     }
-    setup.host_of(manifest.to_string())
+    let build = host::Options { text: Some(manifest.to_string()), kernel_options, ..setup.build.clone() };
+    host::build(&setup.cache, Progress::Silent, &build)
 }
 
-/// What the probing pciback has to know.
-fn options(vm: &Vm) -> String {
-    let own = format!("probe.domid={} probe.own-mib={MEMORY_MIB} probe.machine-mib={MACHINE_MIB}", vm.domid);
-    format!("{} {own}", vm.kernel_options).trim().to_owned()
+/// What a probing VM has to know, and that Linux is to leave it to Xen what it may do.
+fn options(plan: &Plan, vm: &Vm) -> String {
+    let others = plan.vms.iter().filter(|other| other.kind != Kind::Bootstrapper && other.name != vm.name);
+    let others: Vec<String> = others.map(|other| format!("{}:{}", other.name, other.domid)).collect();
+    let (domid, others) = (vm.domid, others.join(","));
+    let mut options = format!("probe.domid={domid} probe.others={others}");
+    match vm.kind {
+        Kind::Pciback => {
+            options += &format!(" probe.own-mib={MEMORY_MIB} probe.machine-mib={MACHINE_MIB}");
+        }
+        Kind::XenstoreState | Kind::XenstoreLogic => options += " xen_privcmd.unrestricted",
+        _ => {}
+    }
+    options
 }
 
 fn ends(session: &Session) -> impl Iterator<Item = &Milestone> {
@@ -169,6 +189,13 @@ fn intact(session: &Session) -> Result<String> {
     anyhow::ensure!(number("pages")? > 0, "nothing was watched: {memory}");
     anyhow::ensure!(number("changed")? == 0, "the device changed it: {memory}");
     Ok(format!("{} pages watched", number("pages")?))
+}
+
+/// The probing Logic has looked at the pages of the probing State.
+fn region(session: &Session) -> Result<String> {
+    let (_, region) = session.timeline.find("xenstore-logic", "region").context("no milestone `region`")?;
+    anyhow::ensure!(region.value("good") == Some("true") && region.number("pages") == Some(40), "{region}");
+    Ok(region.to_string())
 }
 
 fn faults(lines: &[Line]) -> Result<String> {

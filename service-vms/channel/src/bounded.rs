@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
@@ -17,6 +18,20 @@ impl<const N: usize> Text<N> {
         Self(text.chars().map(|c| if printable(c) { c } else { '?' }).take(N).collect())
     }
 }
+
+impl<const N: usize> FromStr for Text<N> {
+    type Err = Unfit;
+
+    /// A text exactly as it is.
+    fn from_str(text: &str) -> Result<Self, Unfit> {
+        if text.len() <= N && text.chars().all(printable) { Ok(Self(text.to_owned())) } else { Err(Unfit(N)) }
+    }
+}
+
+/// A text that is too long, or not printable ASCII.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Not a text of at most {0} bytes of printable ASCII")]
+pub struct Unfit(usize);
 
 fn printable(c: char) -> bool {
     matches!(c, ' '..='~')
@@ -56,11 +71,7 @@ impl<'de, const N: usize> Deserialize<'de> for Text<N> {
                 write!(f, "at most {N} bytes of printable ASCII")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Text<N>, E> {
-                if text.len() <= N && text.chars().all(printable) {
-                    Ok(Text(text.to_owned()))
-                } else {
-                    Err(E::invalid_value(serde::de::Unexpected::Str(""), &self))
-                }
+                text.parse().map_err(|Unfit(_)| E::invalid_value(serde::de::Unexpected::Str(""), &self))
             }
         }
         deserializer.deserialize_str(Check::<N>)

@@ -12,11 +12,11 @@ mod link;
 mod page;
 pub mod proto;
 
-pub use bounded::{List, Text};
+pub use bounded::{List, Text, Unfit};
 pub use error::{Error, Violation};
-pub use link::{Client, Events, Server};
+pub use link::{Client, Events, Offer, Server};
 pub use page::{Endpoint, Header, INDEX_LIMIT, MAGIC, MAX_MESSAGE, RING_SIZE, VERSION};
-pub use proto::{Protocol, Tagged, pciback, pciback::Pciback};
+pub use proto::{Protocol, Tagged, pciback, pciback::Pciback, xenstore, xenstore::XenStoreControl};
 
 /// The first grant reference that a VM's /dev/xen/gntalloc hands out: Xen reserves 0 to 7, and Linux takes the free ones
 /// in order. So client number i of a server has the page with gref `FIRST_GREF` + i.

@@ -134,6 +134,41 @@ fn new_generation() -> u32 {
     u32::from_le_bytes([a, b, c, d]).max(1)
 }
 
+/// A page that is granted to a client which may not be there yet: Xen makes no port for a domain that does not exist.
+#[derive(Debug)]
+pub struct Offer<R: Protocol> {
+    page: GrantedPage,
+    protocol: PhantomData<fn() -> R>,
+}
+
+impl<R: Protocol> Offer<R> {
+    /// Grants a page to `peer`. A server that does this before anything else that takes grants, in the order of
+    /// `Vm::answers`, gives client number i (from 0) the gref `FIRST_GREF` + i.
+    ///
+    /// # Errors
+    /// Xen's.
+    pub fn new(peer: DomId) -> Result<Self, Error> {
+        Ok(Self { page: GrantedPage::new(peer).map_err(xen("grant a page"))?, protocol: PhantomData })
+    }
+
+    /// The page's grant reference.
+    pub fn gref(&self) -> GrantRef {
+        self.page.gref()
+    }
+
+    /// The client's domid.
+    pub fn peer(&self) -> DomId {
+        self.page.peer()
+    }
+
+    /// Opens the channel on `port`, an unbound port for the client. The client sees the page only now.
+    #[must_use]
+    pub fn open(self, port: Port) -> Server<R> {
+        let (gref, peer) = (self.gref(), self.peer());
+        Server::over(self.page, gref, peer, port)
+    }
+}
+
 /// The end that answers. It owns the page: whoever restarts less is the server.
 #[derive(Debug)]
 pub struct Server<R: Protocol, P: SharedPage = GrantedPage> {
@@ -144,16 +179,14 @@ pub struct Server<R: Protocol, P: SharedPage = GrantedPage> {
 }
 
 impl<R: Protocol> Server<R, GrantedPage> {
-    /// Grants a page to `peer` and makes a port for it. A server that does this before anything else that takes grants,
-    /// in the order of `Vm::answers`, gives client number i (from 0) the gref `FIRST_GREF` + i.
+    /// An [`Offer`] to a client that is there, opened at once.
     ///
     /// # Errors
-    /// Xen's.
+    /// Xen's; `EPERM` if there is no domain `peer`.
     pub fn offer(peer: DomId, events: &EventChannels) -> Result<Self, Error> {
-        let page = GrantedPage::new(peer).map_err(xen("grant a page"))?;
-        let gref = page.gref();
+        let offer = Offer::new(peer)?;
         let port = events.bind_unbound(peer).map_err(xen("make an event channel"))?;
-        Ok(Self::over(page, gref, peer, port))
+        Ok(offer.open(port))
     }
 }
 
@@ -389,6 +422,8 @@ impl<P: SharedPage> Client<Pciback, P> {
         }
     }
 }
+
+mod xenstore;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Messages, and the protocols that they form. Encoded with postcard; decoding is bounded and refuses trailing bytes.
 
 pub mod pciback;
+pub mod xenstore;
 
 use std::fmt::Debug;
 

@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 
 use ennead_xen::{LocalPage, Port, SharedPage};
+use ennead_xs_wire::{Access, Perm};
 use proptest::prelude::*;
 
 use crate::pciback::{Address, Assembly, CONTROLLERS_PER_REPLY, Controller, MAX_CONTROLLERS, Reply, Request};
 use crate::proto::{decode, encode};
 use crate::{
     Endpoint, Error, Header, INDEX_LIMIT, List, MAX_MESSAGE, RING_SIZE, Tagged, Text, Violation, pciback,
+    xenstore,
 };
 
 const HEADER: Header = Header { generation: 7, port: Port(3), protocol: 9 };
@@ -128,6 +130,9 @@ proptest! {
         if let Ok(Tagged { body: Reply::Controllers { controllers, .. }, .. }) = decode::<Tagged<Reply>>(&bytes) {
             prop_assert!(controllers.len() <= CONTROLLERS_PER_REPLY);
         }
+        if let Ok(Tagged { body: xenstore::Request::Write { path, value, .. }, .. }) = decode(&bytes) {
+            prop_assert!(path.len() <= xenstore::MAX_PATH && value.len() <= xenstore::MAX_VALUE);
+        }
     }
 
     #[test]
@@ -231,6 +236,23 @@ fn the_longest_reply_fits() {
         controllers: List::new(vec![longest; CONTROLLERS_PER_REPLY]).unwrap(),
     };
     assert!(encode(&Tagged { id: u32::MAX, body: reply }).unwrap().len() <= MAX_MESSAGE);
+}
+
+#[test]
+fn the_longest_messages_of_xenstores_control_fit() {
+    let bytes = |n: usize| vec![0xff; n];
+    let path = xenstore::Path::new(&"x".repeat(xenstore::MAX_PATH));
+    let perm = Perm { access: Access::Both, domid: u16::MAX };
+    let write = xenstore::Request::Write {
+        path,
+        value: List::new(bytes(xenstore::MAX_VALUE)).unwrap(),
+        perms: List::new(vec![perm; xenstore::MAX_PERMS]).unwrap(),
+    };
+    let part = xenstore::part(&bytes(2 * xenstore::MAX_PART), 0);
+    let encoded = encode(&Tagged { id: u32::MAX, body: write.clone() }).unwrap();
+    assert_eq!(decode::<Tagged<xenstore::Request>>(&encoded).unwrap().body, write);
+    let encoded = encode(&Tagged { id: u32::MAX, body: part.clone() }).unwrap();
+    assert_eq!(decode::<Tagged<xenstore::Reply>>(&encoded).unwrap().body, part);
 }
 
 #[test]

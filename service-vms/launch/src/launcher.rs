@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use ennead_channel::FIRST_GREF;
+use ennead_channel::xenstore::Request;
 use ennead_domain::{Limits, Spec};
 use ennead_manifest::{Device, Iommu, Kind, Permission, Plan, Vm, context};
 use ennead_runtime::Params;
 use ennead_runtime::boot::{ClientVm, HealthPort, ServerVm, kernel_options};
-use ennead_xen::{Control, DomId, DomainState, EventChannels, GrantRef, Port};
+use ennead_xen::{Control, DomId, DomainState, EventChannels, GrantRef, Port, Sid};
 
 use crate::store::{Refused, Store};
+use crate::xenstore::{self, Life, XenStore};
 
 /// How long a VM may take from its start to its health report. Emulated machines need seconds, real ones less than one.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(60);
@@ -46,6 +48,20 @@ pub enum Error {
         /// Why.
         source: ennead_xen::Error,
     },
+    /// XenStore-State does not take it.
+    #[error("Cannot announce {domid} to XenStore")]
+    XenStore {
+        /// Its domid.
+        domid: DomId,
+        /// Why.
+        source: xenstore::Error,
+    },
+    /// It has a ring, but there is nobody to announce it to.
+    #[error("{domid} has a XenStore ring, but XenStore-State is not there")]
+    NoXenStore {
+        /// Its domid.
+        domid: DomId,
+    },
     /// It stopped before it was healthy.
     #[error(
         "{domid} stopped before it was healthy: {reason} (its last words are on the console, prefixed ({domid}))"
@@ -74,10 +90,13 @@ pub fn command_line(plan: &Plan, vm: &Vm) -> Result<String, ennead_runtime::boot
         params.answers.push(ClientVm { name: client.name.parse()?, domid: DomId(client.domid) });
     }
     for server in vm.talks_to.iter().filter_map(|channel| plan.vm(&channel.peer)) {
-        let index = server.client_index(&vm.name).and_then(|i| u32::try_from(i).ok()).unwrap_or_default();
-        let gref = GrantRef(FIRST_GREF.saturating_add(index));
-        params.talks_to.push(ServerVm { name: server.name.parse()?, domid: DomId(server.domid), gref });
+        params.talks_to.push(ServerVm {
+            name: server.name.parse()?,
+            domid: DomId(server.domid),
+            gref: channel_gref(server, &vm.name),
+        });
     }
+    params.xenstore = ring_peer(plan, vm);
     let mut words = vec![kernel_options(vm.kind == Kind::Pciback).to_owned()];
     if vm.grant(Permission::BuildVms).is_some() {
         // Linux otherwise limits privcmd to a VM's own target (XSA-482); what it may do is FLASK's to say.
@@ -93,6 +112,18 @@ pub fn command_line(plan: &Plan, vm: &Vm) -> Result<String, ennead_runtime::boot
     Ok(words.join(" "))
 }
 
+/// The page that `server` grants to its client of this name.
+#[must_use]
+pub fn channel_gref(server: &Vm, client: &str) -> GrantRef {
+    let index = server.client_index(client).and_then(|i| u32::try_from(i).ok()).unwrap_or_default();
+    GrantRef(FIRST_GREF.saturating_add(index))
+}
+
+/// Who serves XenStore to `vm`, if it has a ring.
+fn ring_peer(plan: &Plan, vm: &Vm) -> Option<DomId> {
+    vm.xenstore.as_ref().and_then(|_| Some(DomId(plan.xenstore_logic()?.domid)))
+}
+
 /// Builds VMs of one boot plan.
 #[derive(Debug)]
 pub struct Launcher<'a> {
@@ -104,6 +135,8 @@ pub struct Launcher<'a> {
     pub store: &'a Store,
     /// The VM that builds (0, or Builder's domid).
     pub me: DomId,
+    /// Where VMs are announced; `None` before there is a XenStore.
+    pub xenstore: Option<&'a mut XenStore>,
 }
 
 /// A VM that runs but has not yet said that it is well.
@@ -115,15 +148,16 @@ pub struct Started {
     pub memory_kib: u64,
     health: Port,
     hardware_domain: bool,
+    life: Life,
 }
 
 impl Launcher<'_> {
     /// Builds `vm` and lets it run.
     ///
     /// # Errors
-    /// When an image is refused, the domain cannot be built, or Xen refuses its label. Nothing of it is left then, unless it
-    /// is the hardware domain.
-    pub fn start(&self, vm: &Vm) -> Result<Started, Error> {
+    /// When an image is refused, the domain cannot be built, Xen refuses its label, or XenStore-State does not take it.
+    /// Nothing of it is left then, unless it is the hardware domain.
+    pub fn start(&mut self, vm: &Vm, life: Life) -> Result<Started, Error> {
         let domid = DomId(vm.domid);
         let xen = |source| Error::Xen { domid, source };
         let plan = &self.store.boot_plan().plan;
@@ -149,7 +183,7 @@ impl Launcher<'_> {
             hardware_domain: vm.kind == Kind::Pciback,
             iommu: plan.host.iommu == Iommu::Required && !vm.devices.is_empty(),
             console: None,
-            xenstore: None,
+            xenstore: ring_peer(plan, vm),
             limits: Limits::default(),
             prepare: &mut |domid| {
                 let port = self.events.bind_unbound(domid)?;
@@ -164,17 +198,34 @@ impl Launcher<'_> {
             memory_kib: built.pages * 4,
             health: health.unwrap_or(Port(0)),
             hardware_domain: vm.kind == Kind::Pciback,
+            life,
         };
-        let run = || self.control.relabel(domid, starting).and_then(|()| self.control.unpause(domid));
-        run().map_err(xen).inspect_err(|_| self.take_back(&started))?;
+        let ring = built.store.map(|(_, port)| port);
+        self.run(vm, life, starting, ring).inspect_err(|_| self.take_back(&started))?;
         Ok(started)
+    }
+
+    /// Gives a built VM its label, announces it, and lets it run. It does not run before XenStore knows its ring: Linux waits
+    /// for answers as soon as it boots.
+    fn run(&mut self, vm: &Vm, life: Life, label: Sid, ring: Option<Port>) -> Result<(), Error> {
+        let domid = DomId(vm.domid);
+        let xen = |source| Error::Xen { domid, source };
+        self.control.relabel(domid, label).map_err(xen)?;
+        match (self.xenstore.as_deref_mut(), ring) {
+            (Some(xenstore), ring) => {
+                xenstore.announce(vm, life, ring).map_err(|source| Error::XenStore { domid, source })?;
+            }
+            (None, Some(_)) => return Err(Error::NoXenStore { domid }),
+            (None, None) => {}
+        }
+        self.control.unpause(domid).map_err(xen)
     }
 
     /// Waits until `started` reports that it is well.
     ///
     /// # Errors
     /// When it stops or stays silent. It is destroyed then, unless it is the hardware domain.
-    pub fn wait_healthy(&self, started: &Started) -> Result<(), Error> {
+    pub fn wait_healthy(&mut self, started: &Started) -> Result<(), Error> {
         let result = self.await_report(started);
         // The port has served.
         let _ = self.events.unbind(started.health);
@@ -182,10 +233,19 @@ impl Launcher<'_> {
     }
 
     /// Destroys a VM that did not start. Not the hardware domain, to which Xen goes on pointing: with it the host must stop.
-    fn take_back(&self, started: &Started) {
-        if !started.hardware_domain {
-            // What failed before is the error to tell.
-            let _ = self.control.destroy_domain(started.domid);
+    /// XenStore hears that it is dead, or, if it was announced as restarting, that it still is.
+    fn take_back(&mut self, started: &Started) {
+        if started.hardware_domain {
+            return;
+        }
+        // What failed before is the error to tell.
+        let _ = self.control.destroy_domain(started.domid);
+        if let Some(xenstore) = self.xenstore.as_deref_mut() {
+            let domid = started.domid.0;
+            let _ = xenstore.tell(match started.life {
+                Life::New => Request::Died { domid },
+                Life::Again => Request::Restarting { domid },
+            });
         }
     }
 
@@ -224,12 +284,14 @@ mod tests {
         assert_eq!(
             line("builder"),
             "quiet console=ttynull earlyprintk=xen keep_bootcon printk.devkmsg=on xen_privcmd.unrestricted \
-             ennead.vm=builder ennead.talks-to=pciback:3:8"
+             ennead.vm=builder ennead.talks-to=xenstore-state:4:9,pciback:3:8"
         );
         assert_eq!(
             line("pciback"),
-            "quiet printk.devkmsg=on swiotlb=2048 ennead.vm=pciback ennead.answers=builder:1"
+            "quiet printk.devkmsg=on swiotlb=2048 ennead.vm=pciback ennead.answers=builder:1 ennead.xenstore=6"
         );
+        let of_state = line("xenstore-state");
+        assert!(of_state.ends_with("ennead.answers=bootstrapper:0,builder:1,xenstore-logic:6"), "{of_state}");
     }
 
     #[test]

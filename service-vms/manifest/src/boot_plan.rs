@@ -54,7 +54,8 @@ impl BootPlan {
     /// Reads a plan whose signature has been verified.
     ///
     /// Guaranteed of the result: every name is one (`is_name`) and unique; domids are unique and in range, and 0 is the
-    /// bootstrapper's; there is one bootstrapper, one builder, one pciback; each VM's kernel is known and, but for the
+    /// bootstrapper's; there is one bootstrapper, one builder, one pciback, at most one of each half of
+    /// XenStore, which comes before every VM with a ring; each VM's kernel is known and, but for the
     /// bootstrapper, both its images are there; hashes are SHA-256; peers exist; VMs come in the order of start;
     /// memory and vCPUs are in range.
     ///
@@ -102,6 +103,10 @@ impl Plan {
             let count = self.vms_of_kind(kind).count();
             ensure(count == 1, || format!("{count} VMs are of kind {kind}, not 1"))?;
         }
+        for kind in [Kind::XenstoreState, Kind::XenstoreLogic] {
+            let count = self.vms_of_kind(kind).count();
+            ensure(count <= 1, || format!("{count} VMs are of kind {kind}, at most 1 can be"))?;
+        }
         let all: BTreeSet<&str> = self.vms.iter().map(|vm| vm.name.as_str()).collect();
         let (mut earlier, mut domids) = (BTreeSet::new(), BTreeSet::new());
         for vm in &self.vms {
@@ -110,6 +115,9 @@ impl Plan {
                 ensure(domids.insert(domid), || format!("VM {} has domid {domid}, which is taken", vm.name))?;
             }
             vm.validate(self, &all)?;
+            ensure(vm.xenstore.is_none() || earlier.iter().any(|name: &&str| self.is_logic(name)), || {
+                format!("VM {} has a XenStore ring, but no VM before it serves one", vm.name)
+            })?;
             for before in &vm.after {
                 ensure(earlier.contains(before.as_str()), || {
                     format!("VM {} comes before {before:?}, after which it starts", vm.name)
@@ -131,6 +139,12 @@ impl Plan {
             })?;
         }
         Ok(())
+    }
+}
+
+impl Plan {
+    fn is_logic(&self, name: &str) -> bool {
+        self.vm(name).is_some_and(|vm| vm.kind == Kind::XenstoreLogic)
     }
 }
 

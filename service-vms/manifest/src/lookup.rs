@@ -20,6 +20,18 @@ impl Plan {
         self.vms.iter().filter(move |vm| vm.kind == kind)
     }
 
+    /// The VM that serves XenStore over rings; there is at most one.
+    #[must_use]
+    pub fn xenstore_logic(&self) -> Option<&Vm> {
+        self.vms_of_kind(Kind::XenstoreLogic).next()
+    }
+
+    /// The VM that holds XenStore's contents; there is at most one.
+    #[must_use]
+    pub fn xenstore_state(&self) -> Option<&Vm> {
+        self.vms_of_kind(Kind::XenstoreState).next()
+    }
+
     /// The VMs that the bootstrapper builds, in the order of start.
     pub fn built_by_bootstrapper(&self) -> impl Iterator<Item = &Vm> {
         self.vms.iter().filter(|vm| vm.kind != Kind::Bootstrapper && vm.built_by_bootstrapper)

@@ -83,6 +83,16 @@ pub struct Channel {
     pub line: u32,
 }
 
+/// A VM has a XenStore ring, which the VM of kind `xenstore-logic` serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Ring {
+    /// Why, in the manifest's words.
+    pub reason: String,
+    /// Line in the manifest, from 1.
+    pub line: u32,
+}
+
 /// Which PCI devices a VM gets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -159,6 +169,9 @@ pub struct Vm {
     pub talks_to: Vec<Channel>,
     /// VMs whose channels it answers, in this order (the order fixes the grefs).
     pub answers: Vec<String>,
+    /// Its XenStore ring; `None`: it has none, and its kernel finds no XenStore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xenstore: Option<Ring>,
     /// What it may do.
     pub may: Vec<Grant>,
     /// VMs that must be healthy before it is built.

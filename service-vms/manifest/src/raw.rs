@@ -47,6 +47,7 @@ pub(crate) struct RawVm {
     pub(crate) has_no_devices: bool,
     pub(crate) talks_to: Vec<Reasoned<String>>,
     pub(crate) answers: Vec<At<String>>,
+    pub(crate) xenstore: Option<RawRing>,
     pub(crate) may: Vec<Reasoned<Permission>>,
     pub(crate) after: Vec<At<String>>,
     pub(crate) built_by_bootstrapper: Option<At<bool>>,
@@ -54,6 +55,13 @@ pub(crate) struct RawVm {
     pub(crate) unread_built_by: bool,
     pub(crate) autostart: Option<At<bool>>,
     pub(crate) restart: Option<RawRestart>,
+}
+
+#[derive(Debug)]
+pub(crate) struct RawRing {
+    /// Place of the key.
+    pub(crate) span: Span,
+    pub(crate) reason: At<String>,
 }
 
 #[derive(Debug)]
@@ -121,6 +129,7 @@ const VM: &[Key] = &[
     Key("kernel-options", "\"swiotlb=512\""),
     Key("devices", "[\"network\"]"),
     Key("answers", "[\"builder\"]"),
+    Key("xenstore", "\"why it needs it\""),
     Key("after", "[\"pciback\"]"),
     Key("built-by", "\"builder\""),
     Key("autostart", "true"),
@@ -278,6 +287,7 @@ fn vm(name: At<String>, section: &Section<'_>, errors: &mut Errors<'_>) -> RawVm
             _ => false,
         }),
         answers: section.take("answers", VM, errors, |v, e| v.array(e, string)).unwrap_or_default(),
+        xenstore: ring(section, errors),
         after: section.take("after", VM, errors, |v, e| v.array(e, string)).unwrap_or_default(),
         unread_built_by: built_by_bootstrapper.is_none() && section.table.contains_key("built-by"),
         built_by_bootstrapper,
@@ -290,6 +300,12 @@ fn vm(name: At<String>, section: &Section<'_>, errors: &mut Errors<'_>) -> RawVm
         may: section.reasons("may", permission, errors),
         name,
     }
+}
+
+fn ring(vm: &Section<'_>, errors: &mut Errors<'_>) -> Option<RawRing> {
+    let (key, _) = vm.table.get_key_value("xenstore")?;
+    let reason = vm.take("xenstore", VM, errors, string)?;
+    Some(RawRing { span: key.span().into(), reason })
 }
 
 fn permission(key: &Spanned<toml::de::DeString<'_>>, errors: &mut Errors<'_>) -> Option<Permission> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ennead_manifest::{BootPlan, Device, Image, Kind, MAX_BOOT_PLAN_LENGTH, Plan, Tenant, Vm};
+use ennead_manifest::{BootPlan, Device, Image, Kind, MAX_BOOT_PLAN_LENGTH, Plan, Ring, Tenant, Vm};
 use expect_test::{Expect, expect};
 
 fn valid() -> BootPlan {
@@ -329,4 +329,28 @@ fn messages_are_short() {
     }
     let error = BootPlan::from_toml(&format!("{} = 1", "x".repeat(100_000))).unwrap_err().to_string();
     assert!(error.len() < 400, "{error}");
+}
+
+#[test]
+fn xenstore() {
+    let ring = || Some(Ring { reason: "x".to_owned(), line: 1 });
+    refused(
+        |boot| vm(boot, "tool").xenstore = ring(),
+        expect![
+            "The boot plan is not acceptable: VM tool has a XenStore ring, but no VM before it serves one. Check host.toml and build the image again"
+        ],
+    );
+    refused(
+        |boot| {
+            vm(boot, "net").kind = Kind::XenstoreLogic;
+            vm(boot, "spare").kind = Kind::XenstoreLogic;
+        },
+        expect![
+            "The boot plan is not acceptable: 2 VMs are of kind xenstore-logic, at most 1 can be. Check host.toml and build the image again"
+        ],
+    );
+    let mut boot = valid();
+    vm(&mut boot, "net").kind = Kind::XenstoreLogic;
+    vm(&mut boot, "blk").xenstore = ring();
+    assert_eq!(BootPlan::from_toml(&boot.to_toml().unwrap()).unwrap(), boot);
 }

@@ -7,7 +7,7 @@
 //!
 //! Types: a service VM of kind `k` runs as `k_t`; while its memory is being filled it is `k_building_t`, and only then may
 //! its builder map that memory. pciback starts as `pciback_starting_t` and is sealed to `pciback_t`. `k_self_t` is what Xen calls "the domain itself", so that two VMs of one kind have no rights
-//! over each other. Event channels that `k` opens are `k_channel_t`. Guests of a tenant are `guest_TENANT_t`.
+//! over each other. Event channels that `k` opens are `k_channel_t`. Guests of a tenant are `guest_TENANT_t`, and likewise.
 #![forbid(unsafe_code)]
 
 mod rules;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ennead_manifest::{Iommu, Kind, Permission, Plan, Vm};
+use ennead_manifest::{Iommu, Kind, Permission, Plan, Tenant, Vm};
 
 use crate::vectors::Vectors;
 use crate::{Origin, Policy, Rule, Transition};
@@ -51,7 +51,11 @@ pub(crate) fn policy(plan: &Plan, vectors: Vectors) -> Policy {
     for vm in &plan.vms {
         for peer in vm.talks_to.iter().filter_map(|channel| Some((plan.vm(&channel.peer)?, channel))) {
             let reason = format!("{} talks to {}: {}", vm.name, peer.0.name, peer.1.reason);
-            make.channel(vm, peer.0, &Origin { line: peer.1.line, reason });
+            make.channel(&Party::of(vm), &Party::of(peer.0), &Origin { line: peer.1.line, reason });
+        }
+        if let (Some(ring), Some(logic)) = (&vm.xenstore, plan.xenstore_logic()) {
+            let reason = format!("{} has a XenStore ring: {}", vm.name, ring.reason);
+            make.channel(&Party::of(logic), &Party::of(vm), &Origin { line: ring.line, reason });
         }
         for grant in &vm.may {
             let name = format!("{:?}", grant.permission);
@@ -60,9 +64,7 @@ pub(crate) fn policy(plan: &Plan, vectors: Vectors) -> Policy {
         }
     }
     for tenant in &plan.tenants {
-        let guest = format!("guest_{}_t", tenant.name.replace('-', "_"));
-        make.domain_types.insert(guest.clone());
-        make.names.push((format!("guests of {}", tenant.name), BTreeSet::from([guest])));
+        make.guests(plan, tenant);
     }
     make.rules.sort();
     make.rules.dedup();
@@ -124,6 +126,32 @@ fn labels(kind: Kind) -> Vec<String> {
         labels.push(kind.building_type());
     }
     labels
+}
+
+/// One side of a channel: the VM of a line in the manifest, or any guest of a tenant.
+struct Party {
+    /// The labels under which it runs.
+    running: Vec<String>,
+    /// These, and that under which it is built.
+    labels: Vec<String>,
+    /// The type of its ports.
+    channel: String,
+}
+
+impl Party {
+    fn of(vm: &Vm) -> Self {
+        Self { running: running(vm.kind), labels: labels(vm.kind), channel: channel_type(vm.kind) }
+    }
+
+    fn guests_of(tenant: &Tenant) -> Self {
+        let stem = format!("guest_{}", tenant.name.replace('-', "_"));
+        let running = format!("{stem}_t");
+        Self {
+            labels: vec![running.clone(), format!("{stem}_building_t")],
+            running: vec![running],
+            channel: format!("{stem}_channel_t"),
+        }
+    }
 }
 
 struct Maker {
@@ -269,27 +297,42 @@ impl Maker {
         });
     }
 
+    /// The types of a tenant's guests. Every guest has a XenStore ring.
+    fn guests(&mut self, plan: &Plan, tenant: &Tenant) {
+        let guests = Party::guests_of(tenant);
+        for label in &guests.labels {
+            self.transition(label, "domain_type", "event", &guests.channel);
+        }
+        self.domain_types.extend(guests.labels.iter().cloned());
+        self.other_types.insert(guests.channel.clone());
+        let types = guests.labels.iter().chain([&guests.channel]).cloned().collect();
+        self.names.push((format!("guests of {}", tenant.name), types));
+        if let Some(logic) = plan.xenstore_logic() {
+            let reason = format!("guests of {} have a XenStore ring, as every guest has", tenant.name);
+            self.channel(&Party::of(logic), &guests, &Origin { line: tenant.line, reason });
+        }
+    }
+
     /// Event channels between `a` and `b`, opened by either. While a VM is being built the same holds, as source and as
     /// target: ports are made before it runs and re-bound while it is rebuilt.
-    fn events(&mut self, a: &Vm, b: &Vm, origin: &Origin) {
+    fn events(&mut self, a: &Party, b: &Party, origin: &Origin) {
         for (from, to) in [(a, b), (b, a)] {
-            let channel = channel_type(from.kind);
-            for run in running(from.kind) {
-                self.allow(&run, &channel, "event", &["create", "send", "status"], origin);
+            for run in &from.running {
+                self.allow(run, &from.channel, "event", &["create", "send", "status"], origin);
             }
-            for label in labels(to.kind) {
-                self.allow(&channel, &label, "event", &["bind"], origin);
+            for label in &to.labels {
+                self.allow(&from.channel, label, "event", &["bind"], origin);
             }
         }
     }
 
-    /// A channel: `client` maps pages that `server` grants, and both send events.
-    fn channel(&mut self, client: &Vm, server: &Vm, origin: &Origin) {
+    /// A channel, or a XenStore ring: `client` maps pages that `server` grants, and both send events.
+    fn channel(&mut self, client: &Party, server: &Party, origin: &Origin) {
         self.events(client, server, origin);
-        for (client, server) in
-            running(client.kind).iter().flat_map(|c| running(server.kind).into_iter().map(move |s| (c, s)))
-        {
-            self.allow(client, &server, "grant", &["map_read", "map_write", "unmap"], origin);
+        for client in &client.running {
+            for server in &server.running {
+                self.allow(client, server, "grant", &["map_read", "map_write", "unmap"], origin);
+            }
         }
     }
 
@@ -396,7 +439,7 @@ impl Maker {
         }
         self.allow(&by, &channel_type(target.kind), "event", &["create"], origin);
         // The health port.
-        self.events(builder, target, origin);
+        self.events(&Party::of(builder), &Party::of(target), origin);
     }
 
     fn relabel(&mut self, by: &str, from: &str, to: &str, origin: &Origin) {

@@ -14,18 +14,23 @@ fn shipped() -> Plan {
 }
 
 fn policy() -> Policy {
+    policy_of(&shipped())
+}
+
+fn policy_of(plan: &Plan) -> Policy {
     let vectors = XenVectors {
         security_classes: SECURITY_CLASSES,
         initial_sids: INITIAL_SIDS,
         access_vectors: ACCESS_VECTORS,
     };
-    Policy::new(&shipped(), &vectors).expect("a policy")
+    Policy::new(plan, &vectors).expect("a policy")
 }
 
 #[test]
 fn nobody_maps_the_memory_of_a_vm_that_runs() {
-    let running =
-        [Kind::Builder, Kind::Pciback].map(|kind| [kind.running_type(), kind.starting_type()]).concat();
+    let running = [Kind::Builder, Kind::Pciback, Kind::XenstoreState, Kind::XenstoreLogic]
+        .map(|kind| [kind.running_type(), kind.starting_type()])
+        .concat();
     let policy = policy();
     let mapping: Vec<_> =
         policy.rules().iter().filter(|rule| running.contains(&rule.target) && rule.class == "mmu").collect();
@@ -68,7 +73,11 @@ fn only_the_bootstrapper_and_builder_create_domains() {
         [
             ("bootstrapper_t", "builder_building_t"),
             ("bootstrapper_t", "pciback_building_t"),
+            ("bootstrapper_t", "xenstore_logic_building_t"),
+            ("bootstrapper_t", "xenstore_state_building_t"),
             ("builder_t", "builder_building_t"),
+            ("builder_t", "xenstore_logic_building_t"),
+            ("builder_t", "xenstore_state_building_t"),
         ]
     );
 }
@@ -98,4 +107,67 @@ fn explain_names_the_line_and_the_reason() {
     let nothing = policy().explain("pciback", "bootstrapper").expect("both are there").to_string();
     assert!(!nothing.contains("domain {"), "{nothing}");
     assert!(policy().explain("pciback", "nobody").expect_err("unknown").to_string().contains("there are: "));
+}
+
+/// Who may use `permission` of `class` on what.
+fn pairs(policy: &Policy, class: &str, permission: &str) -> Vec<(String, String)> {
+    let rules = policy.rules().iter().filter(|r| r.class == class && r.permissions.contains(permission));
+    let mut pairs: Vec<_> = rules.map(|rule| (rule.source.clone(), rule.target.clone())).collect();
+    pairs.sort();
+    pairs.dedup();
+    pairs
+}
+
+fn own(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+}
+
+#[test]
+fn pages_are_mapped_along_channels_and_rings_only() {
+    assert_eq!(
+        pairs(&policy(), "grant", "map_write"),
+        own(&[
+            ("bootstrapper_t", "xenstore_state_t"),
+            ("builder_t", "pciback_starting_t"),
+            ("builder_t", "pciback_t"),
+            ("builder_t", "xenstore_state_t"),
+            ("xenstore_logic_t", "pciback_starting_t"),
+            ("xenstore_logic_t", "pciback_t"),
+            ("xenstore_logic_t", "xenstore_state_t"),
+        ])
+    );
+}
+
+#[test]
+fn a_ring_is_explained_by_its_line() {
+    let text = policy().explain("xenstore-logic", "pciback").expect("both are there").to_string();
+    assert!(text.contains("pciback has a XenStore ring: publishes the controllers that it found"), "{text}");
+    assert!(text.contains("xenstore_logic_t -> pciback_t : grant { map_read map_write unmap }"), "{text}");
+    // Its port is made while it is built.
+    assert!(text.contains("xenstore_logic_channel_t -> pciback_building_t : event { bind }"), "{text}");
+    let back = policy().explain("pciback", "xenstore-logic").expect("both are there").to_string();
+    assert!(back.contains("pciback_channel_t -> xenstore_logic_building_t : event { bind }"), "{back}");
+    assert!(!back.contains("grant"), "{back}");
+    let none = policy().explain("xenstore-state", "pciback").expect("both are there").to_string();
+    assert!(none.contains("may do nothing to pciback"), "{none}");
+}
+
+#[test]
+fn every_guest_has_a_ring_and_nobody_maps_its_memory() {
+    let tenant = "[tenant.acme-1]\ntoolstack = \"tool\"\nmemory-mib = 64\nvcpus = 1\nguests = 1\n\
+                  [vm.tool]\nkind = \"toolstack\"\ndomid = 30\nkernel = \"service\"\nmemory-mib = 32\n\
+                  restart = { policy = \"on-crash\" }\n";
+    let text = format!("{}\n{tenant}", include_str!("../../../images/host.toml"));
+    let plan = ennead_manifest::check("host.toml", &text).unwrap_or_else(|report| panic!("{report}"));
+    let policy = policy_of(&plan);
+    let mapped = pairs(&policy, "grant", "map_write");
+    let on_guests: Vec<_> = mapped.iter().filter(|(_, target)| target.starts_with("guest_")).collect();
+    assert_eq!(on_guests, [&("xenstore_logic_t".to_owned(), "guest_acme_1_t".to_owned())]);
+    let text = policy.explain("xenstore-logic", "guests of acme-1").expect("both are there").to_string();
+    assert!(text.contains("guests of acme-1 have a XenStore ring"), "{text}");
+    assert!(text.contains("xenstore_logic_channel_t -> guest_acme_1_building_t : event { bind }"), "{text}");
+    // What checkpolicy will refuse a rule against.
+    let source = policy.source().expect("all SIDs are known");
+    let forbidden = source.lines().find(|line| line.starts_with("neverallow") && line.contains("map_read"));
+    assert!(forbidden.is_some_and(|line| line.contains("guest_acme_1_t")), "{forbidden:?}");
 }

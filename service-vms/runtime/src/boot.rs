@@ -6,6 +6,7 @@
 //! ennead.health=DOMID:PORT                 where to report that all is well
 //! ennead.answers=NAME:DOMID,...            clients, in the order of the manifest: client i gets the gref 8 + i
 //! ennead.talks-to=NAME:DOMID:GREF,...      servers
+//! ennead.xenstore=DOMID                    there is a XenStore ring, and who serves it
 //! ```
 
 use std::fmt;
@@ -68,6 +69,7 @@ const NAME: &str = "a name of 1 to 32 characters of a-z, 0-9 and -";
 const HEALTH: &str = "DOMID:PORT";
 const ANSWERS: &str = "NAME:DOMID,... (at most 32)";
 const TALKS_TO: &str = "NAME:DOMID:GREF,... (at most 32)";
+const XENSTORE: &str = "DOMID";
 
 /// Where a VM reports its health: an unbound port for it in the VM that built it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +118,8 @@ pub struct Params {
     pub answers: Vec<ClientVm>,
     /// Who answers it.
     pub talks_to: Vec<ServerVm>,
+    /// Who serves XenStore to it; without, what is written to /dev/xen/xenbus is never answered.
+    pub xenstore: Option<DomId>,
 }
 
 /// What is wrong with a command line.
@@ -126,7 +130,7 @@ pub enum Error {
     NoName,
     /// A key that does not exist.
     #[error(
-        "Kernel command line has ennead.{key}, which this VM does not know: keys are vm, health, answers, talks-to"
+        "Kernel command line has ennead.{key}, which this VM does not know: keys are vm, health, answers, talks-to, xenstore"
     )]
     UnknownKey {
         /// What follows `ennead.`.
@@ -159,7 +163,7 @@ pub enum Error {
 impl Params {
     /// Parameters of a VM that reports to nobody and talks to nobody.
     pub fn new(vm: VmName) -> Self {
-        Self { vm, health: None, answers: Vec::new(), talks_to: Vec::new() }
+        Self { vm, health: None, answers: Vec::new(), talks_to: Vec::new(), xenstore: None }
     }
 
     /// The server with that name.
@@ -187,6 +191,9 @@ impl fmt::Display for Params {
             let before = if n == 0 { " ennead.talks-to=" } else { "," };
             write!(f, "{before}{name}:{}:{}", domid.0, gref.0)?;
         }
+        if let Some(domid) = self.xenstore {
+            write!(f, " ennead.xenstore={}", domid.0)?;
+        }
         Ok(())
     }
 }
@@ -199,7 +206,7 @@ impl FromStr for Params {
         if line.len() > MAX_COMMAND_LINE {
             return Err(Error::TooLong { len: line.len() });
         }
-        let (mut vm, mut health, mut answers, mut talks_to) = (None, None, None, None);
+        let (mut vm, mut health, mut answers, mut talks_to, mut xenstore) = (None, None, None, None, None);
         for word in line.split_ascii_whitespace() {
             let Some(word) = word.strip_prefix("ennead.") else { continue };
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
@@ -221,6 +228,10 @@ impl FromStr for Params {
                     let servers = list(value, server_vm).ok_or_else(wrong("talks-to", value, TALKS_TO))?;
                     once("talks-to", &mut talks_to, servers)?;
                 }
+                "xenstore" => {
+                    let domid = parse_domid(value).ok_or_else(wrong("xenstore", value, XENSTORE))?;
+                    once("xenstore", &mut xenstore, domid)?;
+                }
                 _ => return Err(Error::UnknownKey { key: key.to_owned() }),
             }
         }
@@ -229,6 +240,7 @@ impl FromStr for Params {
             health,
             answers: answers.unwrap_or_default(),
             talks_to: talks_to.unwrap_or_default(),
+            xenstore,
         })
     }
 }
@@ -298,8 +310,15 @@ mod tests {
             prop::option::of(health),
             prop::collection::vec(client, 0..=MAX_PEERS),
             prop::collection::vec(server, 0..=MAX_PEERS),
+            prop::option::of(domid()),
         )
-            .prop_map(|(vm, health, answers, talks_to)| Params { vm, health, answers, talks_to })
+            .prop_map(|(vm, health, answers, talks_to, xenstore)| Params {
+                vm,
+                health,
+                answers,
+                talks_to,
+                xenstore,
+            })
     }
 
     proptest! {
@@ -312,7 +331,7 @@ mod tests {
         }
 
         #[test]
-        fn anything_is_read_or_refused(line in "(ennead\\.(vm|health|answers|talks-to|x)=?[a-z0-9:,=+-]{0,12} ?){0,4}") {
+        fn anything_is_read_or_refused(line in "(ennead\\.(vm|health|answers|talks-to|xenstore|x)=?[a-z0-9:,=+-]{0,12} ?){0,4}") {
             if let Ok(params) = line.parse::<Params>() {
                 prop_assert_eq!(params.to_string().parse(), Ok(params));
             }
@@ -322,7 +341,7 @@ mod tests {
     #[test]
     fn a_whole_command_line() {
         let line = "quiet ennead.vm=pciback x=ennead.y ennead.health=1:17 ennead.answers=builder:1,toolstack:9 \
-                    ennead.talks-to=xenstore-state:4:8";
+                    ennead.talks-to=xenstore-state:4:8 ennead.xenstore=6";
         let params: Params = line.parse().unwrap();
         assert_eq!(params.vm.as_str(), "pciback");
         assert_eq!(params.health, Some(HealthPort { domid: DomId(1), port: Port(17) }));
@@ -332,6 +351,7 @@ mod tests {
             Some((DomId(4), GrantRef(8)))
         );
         assert_eq!(params.server("builder"), None);
+        assert_eq!(params.xenstore, Some(DomId(6)));
     }
 
     #[test]
@@ -357,6 +377,8 @@ mod tests {
             ("answers", "A:1"),
             ("talks-to", "a:1"),
             ("talks-to", "a:1:4294967296"),
+            ("xenstore", ""),
+            ("xenstore", "32752"),
         ] {
             let wrong = error(&format!("ennead.vm=a ennead.{key}={value}"));
             assert!(

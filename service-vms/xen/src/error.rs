@@ -94,7 +94,6 @@ impl Error {
         Self { kind, op, domid, cause }
     }
 
-    #[cfg(feature = "control")]
     pub(crate) fn local(op: &'static str, domid: Option<DomId>, errno: i32) -> Self {
         Self::new(Kind::Local, op, domid, io::Error::from_raw_os_error(errno))
     }

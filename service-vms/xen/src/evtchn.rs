@@ -10,6 +10,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+/// Most events taken from the device at once.
+const MOST_AT_ONCE: usize = 64;
+
 /// One open event channel device. Its ports are closed when it is dropped.
 #[derive(Debug)]
 pub struct EventChannels {
@@ -70,7 +73,8 @@ impl EventChannels {
         self.request("notify", None, &mut sys::EvtchnNotify { port: port.0 }).map(drop)
     }
 
-    /// Allows this device nothing but ports to `domain` from now on (`IOCTL_EVTCHN_RESTRICT_DOMID`).
+    /// Allows this device nothing but connected ports to `domain` from now on (`IOCTL_EVTCHN_RESTRICT_DOMID`); what is
+    /// open stays, but no unbound port can be made any more.
     ///
     /// # Errors
     /// `EACCES` if it is restricted to another domain already.
@@ -85,33 +89,50 @@ impl EventChannels {
     /// # Errors
     /// `EFBIG` if Linux's buffer of events overflowed.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<Port>> {
+        let mut port = [Port(0)];
+        let count = self.wait_many(&mut port, timeout)?;
+        Ok(port.first().copied().filter(|_| count > 0))
+    }
+
+    /// Waits for events; puts as many as there are, and fit, into `ports` (at most 64 at once), each port once, and gives
+    /// their number: 0 when `timeout` passed without one. Without a timeout, waits for good. With an empty `ports`, 0 at
+    /// once. To wait for other files as well, poll this for reading, and call with a timeout of zero.
+    ///
+    /// # Errors
+    /// As [`EventChannels::wait`].
+    pub fn wait_many(&self, ports: &mut [Port], timeout: Option<Duration>) -> Result<usize> {
         let error = |e| Error::new(Kind::Local, "wait for an event", None, e);
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         loop {
-            if let Some(port) = self.take().map_err(error)? {
-                return Ok(Some(port));
-            }
+            let count = self.take(ports).map_err(error)?;
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|l| l.is_zero()) {
-                return Ok(None);
+            if count > 0 || ports.is_empty() || left.is_some_and(|l| l.is_zero()) {
+                return Ok(count);
             }
             poll_in(&self.file, left).map_err(error)?;
         }
     }
 
-    /// Takes one event if there is one, and unmasks its port.
-    fn take(&self) -> io::Result<Option<Port>> {
-        let mut port = [0; size_of::<u32>()];
-        match (&self.file).read(&mut port) {
-            Ok(n) if n == port.len() => {}
+    /// Takes the events that there are, up to so many, and unmasks their ports.
+    fn take(&self, ports: &mut [Port]) -> io::Result<usize> {
+        const WORD: usize = size_of::<u32>();
+        let mut buffer = [0; MOST_AT_ONCE * WORD];
+        let wanted = ports.len().min(MOST_AT_ONCE) * WORD;
+        let buffer = buffer.get_mut(..wanted).unwrap_or_default();
+        let read = match (&self.file).read(buffer) {
+            Ok(n) if n % WORD == 0 && (n > 0 || wanted == 0) => n,
             Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                return Ok(None);
-            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
             Err(e) => return Err(e),
+        };
+        let taken = buffer.get(..read).unwrap_or_default();
+        if !taken.is_empty() {
+            (&self.file).write_all(taken)?;
         }
-        (&self.file).write_all(&port)?;
-        Ok(Some(Port(u32::from_ne_bytes(port))))
+        for (port, word) in ports.iter_mut().zip(taken.chunks_exact(WORD)) {
+            *port = Port(word.try_into().map_or(0, u32::from_ne_bytes));
+        }
+        Ok(read / WORD)
     }
 
     fn request<T: Request>(&self, op: &'static str, domid: Option<DomId>, request: &mut T) -> Result<u32> {
@@ -162,6 +183,29 @@ mod tests {
         let mut unmasked = [0; 8];
         kernel.read_exact(&mut unmasked).unwrap();
         assert_eq!(unmasked, [7_u32.to_ne_bytes(), 9_u32.to_ne_bytes()].concat()[..]);
+    }
+
+    #[test]
+    fn many_events_are_taken_at_once_and_none_is_lost() {
+        let (events, mut kernel) = device();
+        let fired: Vec<u32> = (1..=100).collect();
+        let bytes: Vec<u8> = fired.iter().flat_map(|port| port.to_ne_bytes()).collect();
+        kernel.write_all(&bytes).unwrap();
+        let mut taken = Vec::new();
+        let mut ports = [Port(0); 90];
+        for expected in [64, 36, 0] {
+            let count = events.wait_many(&mut ports, Some(Duration::ZERO)).unwrap();
+            assert_eq!(count, expected);
+            taken.extend(ports[..count].iter().map(|port| port.0));
+        }
+        assert_eq!(taken, fired);
+        let mut unmasked = vec![0; bytes.len()];
+        kernel.read_exact(&mut unmasked).unwrap();
+        assert_eq!(unmasked, bytes);
+        kernel.write_all(&bytes).unwrap();
+        assert_eq!(events.wait_many(&mut [], None).unwrap(), 0, "no room, no event taken");
+        assert_eq!(events.wait_many(&mut ports[..2], None).unwrap(), 2);
+        assert_eq!(ports[..2], [Port(1), Port(2)]);
     }
 
     #[test]

@@ -11,36 +11,115 @@ use crate::{DomId, GrantRef};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
-/// A page of our own that a peer may map, zeroed at first.
+/// Most pages in a region.
+pub const MAX_REGION: usize = 64;
+
+/// Pages of our own that a peer may map, zeroed at first, side by side here.
 ///
-/// Dropped, the grant is withdrawn; if the peer still maps the page, Linux keeps the page and the reference taken and
+/// Dropped, the grants are withdrawn; if the peer still maps a page, Linux keeps the page and the reference taken and
 /// tries again later.
 #[derive(Debug)]
-pub struct GrantedPage {
+pub struct GrantedRegion {
     mapping: Mapping,
-    gref: GrantRef,
+    grefs: Vec<GrantRef>,
     peer: DomId,
+}
+
+impl GrantedRegion {
+    /// Takes `pages` pages (1 to [`MAX_REGION`]) and grants them, writable, to `peer`, which need not exist yet.
+    ///
+    /// # Errors
+    /// `EINVAL` for another number of pages; `/dev/xen/gntalloc` is missing, or its limit of pages (module parameter
+    /// `limit`, 1024) is reached (`ENOSPC`).
+    pub fn new(peer: DomId, pages: usize) -> Result<Self> {
+        const OP: &str = "grant_pages";
+        let (count, len) = size(OP, peer, pages)?;
+        let file = ioctl::open("open /dev/xen/gntalloc", 0)?;
+        let error = |e| Error::new(Kind::Driver, OP, Some(peer), e);
+        let mut request = sys::GntallocAllocGref {
+            domid: peer.0,
+            flags: sys::GNTALLOC_FLAG_WRITABLE,
+            count,
+            index: 0,
+            gref_ids: [0; MAX_REGION],
+        };
+        ioctl::request(&file, &mut request).map_err(error)?;
+        // The mapping holds the device open; the grants end with it.
+        let mapping = Mapping::device(file.as_fd(), len, request.index).map_err(error)?;
+        let grefs = request.gref_ids.iter().take(pages).copied().map(GrantRef).collect();
+        Ok(Self { mapping, grefs, peer })
+    }
+
+    /// The references under which the peer maps the pages, in order. They follow each other only as long as the VM has
+    /// given none back.
+    #[must_use]
+    pub fn grefs(&self) -> &[GrantRef] {
+        &self.grefs
+    }
+
+    /// Who may map them.
+    #[must_use]
+    pub const fn peer(&self) -> DomId {
+        self.peer
+    }
+}
+
+/// Pages that a peer granted to us, mapped side by side. Unmapped when dropped.
+///
+/// As long as they are mapped the peer's domid stays taken, even after the peer died.
+#[derive(Debug)]
+pub struct MappedRegion {
+    mapping: Mapping,
+}
+
+impl MappedRegion {
+    /// Maps the pages behind 1 to [`MAX_REGION`] grants of domain `peer`, for reading and writing.
+    ///
+    /// # Errors
+    /// `EINVAL` for another number of grants; `/dev/xen/gntdev` is missing, or one of the grants is not there for us
+    /// (`EINVAL` too: Linux does not pass on which check failed).
+    pub fn map(peer: DomId, grefs: &[GrantRef]) -> Result<Self> {
+        const OP: &str = "map_grant_refs";
+        let (count, len) = size(OP, peer, grefs.len())?;
+        let file = ioctl::open("open /dev/xen/gntdev", 0)?;
+        let error = |e| Error::new(Kind::Driver, OP, Some(peer), e);
+        let mut refs = [sys::GntdevGrantRef::default(); MAX_REGION];
+        for (grant, gref) in refs.iter_mut().zip(grefs) {
+            *grant = sys::GntdevGrantRef { domid: u32::from(peer.0), gref: gref.0 };
+        }
+        let mut request = sys::GntdevMapGrantRef { count, pad: 0, index: 0, refs };
+        ioctl::request(&file, &mut request).map_err(error)?;
+        // Xen maps during mmap; the mapping then holds the device open.
+        let mapping = Mapping::device(file.as_fd(), len, request.index).map_err(error)?;
+        Ok(Self { mapping })
+    }
+}
+
+/// The number of pages as the drivers take it, and their bytes.
+fn size(op: &'static str, peer: DomId, pages: usize) -> Result<(u32, usize)> {
+    let fits = |pages: &usize| (1..=MAX_REGION).contains(pages);
+    let count = Some(pages).filter(fits).and_then(|pages| u32::try_from(pages).ok());
+    let count = count.ok_or_else(|| Error::local(op, Some(peer), libc::EINVAL))?;
+    Ok((count, pages * PAGE_SIZE))
+}
+
+/// A [`GrantedRegion`] of one page.
+#[derive(Debug)]
+pub struct GrantedPage {
+    region: GrantedRegion,
+    gref: GrantRef,
 }
 
 impl GrantedPage {
     /// Takes a page and grants it, writable, to `peer`, which need not exist yet.
     ///
     /// # Errors
-    /// `/dev/xen/gntalloc` is missing, or its limit of pages (module parameter `limit`, 1024) is reached (`ENOSPC`).
+    /// As [`GrantedRegion::new`].
     pub fn new(peer: DomId) -> Result<Self> {
-        let file = ioctl::open("open /dev/xen/gntalloc", 0)?;
-        let error = |e| Error::new(Kind::Driver, "grant_page", Some(peer), e);
-        let mut request = sys::GntallocAllocGref {
-            domid: peer.0,
-            flags: sys::GNTALLOC_FLAG_WRITABLE,
-            count: 1,
-            ..Default::default()
-        };
-        ioctl::request(&file, &mut request).map_err(error)?;
-        // The mapping holds the device open; the grant ends with it.
-        let mapping = Mapping::device(file.as_fd(), PAGE_SIZE, request.index).map_err(error)?;
-        let [gref] = request.gref_ids;
-        Ok(Self { mapping, gref: GrantRef(gref), peer })
+        let region = GrantedRegion::new(peer, 1)?;
+        let gref = region.grefs().first().copied();
+        let gref = gref.ok_or_else(|| Error::local("grant_pages", Some(peer), libc::EINVAL))?;
+        Ok(Self { region, gref })
     }
 
     /// The reference under which the peer maps it.
@@ -52,60 +131,59 @@ impl GrantedPage {
     /// Who may map it.
     #[must_use]
     pub const fn peer(&self) -> DomId {
-        self.peer
+        self.region.peer()
     }
 }
 
-/// A page that a peer granted to us, mapped. Unmapped when dropped.
-///
-/// As long as it is mapped the peer's domid stays taken, even after the peer died.
+/// A [`MappedRegion`] of one page, such as a guest's XenStore ring.
 #[derive(Debug)]
 pub struct MappedPage {
-    mapping: Mapping,
+    region: MappedRegion,
 }
 
 impl MappedPage {
     /// Maps the page behind `gref` of domain `peer`, for reading and writing.
     ///
     /// # Errors
-    /// `/dev/xen/gntdev` is missing, or there is no such grant for us (`EINVAL`: Linux does not pass on which check
-    /// failed).
+    /// As [`MappedRegion::map`].
     pub fn map(peer: DomId, gref: GrantRef) -> Result<Self> {
-        let file = ioctl::open("open /dev/xen/gntdev", 0)?;
-        let error = |e| Error::new(Kind::Driver, "map_grant_ref", Some(peer), e);
-        let grant = sys::GntdevGrantRef { domid: u32::from(peer.0), gref: gref.0 };
-        let mut request = sys::GntdevMapGrantRef { count: 1, refs: [grant], ..Default::default() };
-        ioctl::request(&file, &mut request).map_err(error)?;
-        // Xen maps during mmap; the mapping then holds the device open.
-        let mapping = Mapping::device(file.as_fd(), PAGE_SIZE, request.index).map_err(error)?;
-        Ok(Self { mapping })
+        Ok(Self { region: MappedRegion::map(peer, &[gref])? })
     }
 }
 
 macro_rules! shared_page {
-    ($($type:ty),*) => { $(
+    ($($type:ty => $($field:ident).+),* $(,)?) => { $(
         impl SharedPage for $type {
+            fn size(&self) -> usize {
+                self.$($field).+.len()
+            }
+
             fn load(&self, offset: usize) -> u32 {
-                load(&self.mapping, offset)
+                load(&self.$($field).+, offset)
             }
 
             fn store(&self, offset: usize, value: u32) {
-                store(&self.mapping, offset, value);
+                store(&self.$($field).+, offset, value);
             }
 
             fn read(&self, offset: usize, out: &mut [u8]) {
-                read(&self.mapping, offset, out);
+                read(&self.$($field).+, offset, out);
             }
 
             fn write(&self, offset: usize, data: &[u8]) {
-                // Outside the page: nothing, as `SharedPage` says.
-                let _outside = self.mapping.write(offset, data);
+                // Outside: nothing, as `SharedPage` says.
+                let _outside = self.$($field).+.write(offset, data);
             }
         }
     )* };
 }
 
-shared_page!(GrantedPage, MappedPage);
+shared_page! {
+    GrantedRegion => mapping,
+    MappedRegion => mapping,
+    GrantedPage => region.mapping,
+    MappedPage => region.mapping,
+}
 
 fn load(mapping: &Mapping, offset: usize) -> u32 {
     mapping.word32(offset).map_or(0, |w| w.load(Ordering::Acquire))
@@ -127,9 +205,14 @@ fn read(mapping: &Mapping, offset: usize, out: &mut [u8]) {
 mod tests {
     use super::*;
 
+    fn mapped(pages: usize) -> MappedRegion {
+        MappedRegion { mapping: Mapping::locked(pages * PAGE_SIZE).unwrap() }
+    }
+
     #[test]
     fn a_mapped_page_behaves_as_a_shared_page_must() {
-        let page = MappedPage { mapping: Mapping::locked(PAGE_SIZE).unwrap() };
+        let page = MappedPage { region: mapped(1) };
+        assert_eq!(page.size(), PAGE_SIZE);
         page.store(8, 0x0403_0201);
         let mut out = [9; 4];
         page.read(7, &mut out);
@@ -145,6 +228,33 @@ mod tests {
         );
         page.read(PAGE_SIZE - 3, &mut out);
         assert_eq!(out, [0; 4]);
+    }
+
+    #[test]
+    fn a_region_is_one_piece() {
+        let region = mapped(3);
+        assert_eq!(region.size(), 3 * PAGE_SIZE);
+        let data: Vec<u8> = (0..=255).cycle().take(PAGE_SIZE + 10).collect();
+        region.write(PAGE_SIZE - 5, &data);
+        let mut out = vec![0; data.len()];
+        region.read(PAGE_SIZE - 5, &mut out);
+        assert_eq!(out, data);
+        region.store(3 * PAGE_SIZE - 4, 7);
+        region.store(3 * PAGE_SIZE, 7);
+        assert_eq!((region.load(3 * PAGE_SIZE - 4), region.load(3 * PAGE_SIZE)), (7, 0));
+    }
+
+    #[test]
+    fn a_region_without_pages_or_with_too_many_is_refused_before_anything_is_opened() {
+        for pages in [0, MAX_REGION + 1, usize::MAX] {
+            let error = GrantedRegion::new(DomId(1), pages).unwrap_err();
+            assert_eq!(error.errno(), Some(libc::EINVAL), "{pages}");
+        }
+        for pages in [0, MAX_REGION + 1] {
+            let error = MappedRegion::map(DomId(1), &vec![GrantRef(8); pages]).unwrap_err();
+            assert_eq!(error.errno(), Some(libc::EINVAL), "{pages}");
+        }
+        assert!(size("x", DomId(1), MAX_REGION).is_ok());
     }
 
     #[test]

@@ -45,8 +45,17 @@ requests! {
     EvtchnUnbind = IOCTL_EVTCHN_UNBIND,
     EvtchnNotify = IOCTL_EVTCHN_NOTIFY,
     EvtchnRestrictDomid = IOCTL_EVTCHN_RESTRICT_DOMID,
-    GntallocAllocGref = IOCTL_GNTALLOC_ALLOC_GREF,
-    GntdevMapGrantRef = IOCTL_GNTDEV_MAP_GRANT_REF,
+}
+
+// SAFETY: as above; at its end is an array, of which gntalloc.c writes as many elements as `count` says, and the only maker
+// of this structure (grants.rs) has `count` at most `N`. The number is that for one element, whatever `N` is.
+unsafe impl<const N: usize> Request for sys::GntallocAllocGref<N> {
+    const NUMBER: u64 = sys::IOCTL_GNTALLOC_ALLOC_GREF;
+}
+
+// SAFETY: likewise; gntdev.c reads as many elements of the array as `count` says, at most `N`.
+unsafe impl<const N: usize> Request for sys::GntdevMapGrantRef<N> {
+    const NUMBER: u64 = sys::IOCTL_GNTDEV_MAP_GRANT_REF;
 }
 
 /// Makes a request; the result is the driver's (for event channels: a port).

@@ -27,6 +27,6 @@ pub use control::{
 };
 pub use error::{Error, Result};
 pub use evtchn::EventChannels;
-pub use grants::{GrantedPage, MappedPage};
+pub use grants::{GrantedPage, GrantedRegion, MAX_REGION, MappedPage, MappedRegion};
 pub use ids::{DomId, GrantRef, Mfn, Port, Sid, Virq};
 pub use page::{LocalPage, PAGE_SIZE, SharedPage};

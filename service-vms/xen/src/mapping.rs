@@ -52,7 +52,6 @@ impl Mapping {
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))
     }
 
-    #[cfg(feature = "control")]
     pub(crate) const fn len(&self) -> usize {
         self.len
     }

@@ -1,4 +1,4 @@
-//! One page that two parties share.
+//! Pages that two parties share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ pub const PAGE_SIZE: usize = 4096;
 const WORD: usize = size_of::<u32>();
 const WORDS: usize = PAGE_SIZE / WORD;
 
-/// One page of 4096 bytes, shared with a peer that may change any byte at any time.
+/// Memory of one page of 4096 bytes or more, shared with a peer that may change any byte at any time.
 ///
-/// Reads are copies: decide on the copy, never read twice. Nothing here panics. What lies outside the page does not
+/// Reads are copies: decide on the copy, never read twice. Nothing here panics. What lies outside the memory does not
 /// exist: an access that is not wholly inside, or a `load`/`store` that is not 4-byte aligned, reads zeroes and writes
 /// nothing. Offsets computed from what the peer wrote must still be checked by the caller, to notice.
 ///
@@ -20,6 +20,10 @@ const WORDS: usize = PAGE_SIZE / WORD;
 /// stored value. Nothing orders a `store` before a later `load` of another word: send the event after every `store`
 /// that the peer may wait for, rather than looking first whether it waits.
 pub trait SharedPage: Send {
+    /// Bytes in all.
+    fn size(&self) -> usize {
+        PAGE_SIZE
+    }
     /// The 32-bit word at a byte offset, in one access (acquire).
     fn load(&self, offset: usize) -> u32;
     /// Sets the 32-bit word at a byte offset, in one access (release).
@@ -31,6 +35,10 @@ pub trait SharedPage: Send {
 }
 
 impl<P: SharedPage + ?Sized> SharedPage for Box<P> {
+    fn size(&self) -> usize {
+        (**self).size()
+    }
+
     fn load(&self, offset: usize) -> u32 {
         (**self).load(offset)
     }

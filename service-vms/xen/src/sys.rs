@@ -74,28 +74,28 @@ pub(crate) struct GntdevGrantRef {
     pub(crate) gref: u32,
 }
 
-/// `struct ioctl_gntdev_map_grant_ref`, for one page
+/// `struct ioctl_gntdev_map_grant_ref`, for `N` pages
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct GntdevMapGrantRef {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GntdevMapGrantRef<const N: usize = 1> {
     pub(crate) count: u32,
     pub(crate) pad: u32,
     pub(crate) index: u64,
-    pub(crate) refs: [GntdevGrantRef; 1],
+    pub(crate) refs: [GntdevGrantRef; N],
 }
 pub(crate) const IOCTL_GNTDEV_MAP_GRANT_REF: u64 = ioc::<GntdevMapGrantRef>(b'G', 0);
 
 // xen/sys/gntalloc.h
 
-/// `struct ioctl_gntalloc_alloc_gref`, for one page
+/// `struct ioctl_gntalloc_alloc_gref`, for `N` pages
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct GntallocAllocGref {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GntallocAllocGref<const N: usize = 1> {
     pub(crate) domid: u16,
     pub(crate) flags: u16,
     pub(crate) count: u32,
     pub(crate) index: u64,
-    pub(crate) gref_ids: [u32; 1],
+    pub(crate) gref_ids: [u32; N],
 }
 pub(crate) const IOCTL_GNTALLOC_ALLOC_GREF: u64 = ioc::<GntallocAllocGref>(b'G', 5);
 pub(crate) const GNTALLOC_FLAG_WRITABLE: u16 = 1;

@@ -69,8 +69,12 @@ impl Connect {
     #[must_use]
     pub fn encode(&self) -> [u8; 16] {
         let mut out = [0; 16];
-        let words =
-            [u32::from(self.domid) | (u32::from(self.known) << 16) | (u32::from(self.stashed) << 24), self.port, self.req_cons, self.rsp_prod];
+        let words = [
+            u32::from(self.domid) | (u32::from(self.known) << 16) | (u32::from(self.stashed) << 24),
+            self.port,
+            self.req_cons,
+            self.rsp_prod,
+        ];
         for (chunk, word) in out.chunks_exact_mut(4).zip(words) {
             chunk.copy_from_slice(&word.to_le_bytes());
         }

@@ -84,7 +84,8 @@ fn a_region_that_is_none_is_refused() {
 
 #[test]
 fn a_connect_and_a_directory_come_back() {
-    let connect = Connect { domid: 0x7fef, port: 9, known: true, stashed: true, req_cons: u32::MAX, rsp_prod: 7 };
+    let connect =
+        Connect { domid: 0x7fef, port: 9, known: true, stashed: true, req_cons: u32::MAX, rsp_prod: 7 };
     assert_eq!(Connect::decode(&connect.encode()), Some(connect));
     assert_eq!(Connect::decode(&[0; 15]), None);
     let page = LocalMemory::new(4096);

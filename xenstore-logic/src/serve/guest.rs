@@ -1,11 +1,10 @@
 //! Lines on guests' rings. A ring moves only after State has committed: it then says how far.
 
 use ennead_xs_link::{Call, CallKind, Connect, Shared};
-use ennead_xs_wire::HEADER_LEN;
 
 use super::lines::{Guest, Line};
 use super::socket::message_len;
-use super::{RING, Serve, Stop, World, handler};
+use super::{Serve, Stop, World, handler};
 use crate::handler::Forgetful;
 use crate::ring::{self, Fault};
 
@@ -84,17 +83,13 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         ring::read_requests(&guest.page, waiting.cons, bytes);
         let after = |n: usize| waiting.cons.wrapping_add(u32::try_from(n).unwrap_or(0));
         if !guest.stashed {
-            match message_len(bytes).map_err(|()| Fault::Protocol)? {
-                Some(total) if total <= len => {
-                    let message = bytes.get(..total).unwrap_or_default();
-                    let used = self.memory.run(handler::parse, message, &mut self.scratch);
-                    return Ok(Some((CallKind::Request, after(total), used)));
-                }
-                // It will be complete in the ring.
-                Some(total) if total <= RING => return Ok(None),
-                None if len < HEADER_LEN => return Ok(None),
-                _ => {}
+            let total = message_len(bytes).map_err(|()| Fault::Protocol)?;
+            if let Some(message) = total.and_then(|total| bytes.get(..total)) {
+                let used = self.memory.run(handler::parse, message, &mut self.scratch);
+                return Ok(Some((CallKind::Request, after(message.len()), used)));
             }
+            // Taken although it is not complete: a guest rings only if it finds all that it wrote before read, so nobody would
+            // tell of the rest.
             guest.stashed = true;
         }
         if let Some(to) = self.scratch.get_mut(..len) {

@@ -8,12 +8,16 @@ use ennead_builder::host::Host;
 use ennead_manifest::{Kind, context};
 use ennead_probe::attempts::{self, Labels, Other};
 use ennead_probe::matrix::Matrix;
+use ennead_probe::options::others;
 use ennead_xen::probe::MarkedMemory;
 use ennead_xen::{Control, DomId, EventChannels};
 use tracing::info;
 
 /// Pages of 4096 bytes that are watched: two thirds of this VM's memory.
 const WATCHED: usize = 64 << 8;
+
+/// The hardware domain's name.
+const PCIBACK: &str = "pciback";
 
 fn main() -> ! {
     ennead_runtime::run(|runtime| {
@@ -25,10 +29,12 @@ fn main() -> ! {
         host.take_over()?;
         info!(pages = memory.pages(), changed = memory.changed_pages(), "memory");
         drop(memory);
-        let server = params.talks_to.first().context("The plan gives Builder no channel to pciback")?;
-        let pciback = Other { name: server.name.to_string(), domid: server.domid };
+        let hardware =
+            |other: &Other| params.server(&other.name).is_some_and(|vm| vm.name.as_str() == PCIBACK);
+        let (mut pciback, built): (Vec<Other>, Vec<Other>) = others()?.into_iter().partition(hardware);
+        let pciback = pciback.pop().context("The plan gives Builder no channel to pciback")?;
         let control = Control::open()?;
-        probe(&control, &pciback)?;
+        probe(&control, &pciback, &built)?;
         // Now it is pciback's turn: with both at it at once, Xen's lines would get between the pieces in which the hardware
         // domain's go to the console. It waits until it can bind a port of Builder's.
         let events = EventChannels::open()?;
@@ -37,7 +43,7 @@ fn main() -> ! {
     })
 }
 
-fn probe(control: &Control, pciback: &Other) -> anyhow::Result<()> {
+fn probe(control: &Control, pciback: &Other, built: &[Other]) -> anyhow::Result<()> {
     let own = control.sid_of(&context(&Kind::Builder.running_type()))?;
     let me = control.domains()?.iter().find(|info| info.sid == own).map(|info| info.domid);
     let me: DomId = me.context("Builder does not see itself")?;
@@ -56,7 +62,7 @@ fn probe(control: &Control, pciback: &Other) -> anyhow::Result<()> {
         ],
     };
     let mut matrix = Matrix::new(Kind::Builder.running_type());
-    attempts::builder(&mut matrix, control, me, pciback, &labels)?;
+    attempts::builder(&mut matrix, control, me, pciback, built, &labels)?;
     matrix.end();
     Ok(())
 }

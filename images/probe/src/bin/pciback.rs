@@ -10,12 +10,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ennead_manifest::Kind;
 use ennead_pciback::service::Service;
-use ennead_probe::attempts::{self, Other};
+use ennead_probe::attempts;
 use ennead_probe::edu::Edu;
 use ennead_probe::matrix::Matrix;
-use ennead_runtime::{Params, Runtime};
+use ennead_probe::options::{number, others};
+use ennead_probe::xenbus::XenBus;
+use ennead_probe::xenstore::DONE;
+use ennead_runtime::Runtime;
 use ennead_xen::probe::MarkedMemory;
 use ennead_xen::{Control, DomId, EventChannels, Port};
+use ennead_xs_wire::Request;
 use tracing::info;
 
 /// Pages of 4096 bytes that are watched: two thirds of this VM's memory.
@@ -32,42 +36,28 @@ fn main() -> ! {
     }
     ennead_runtime::run(|runtime| {
         info!("started");
-        let params = runtime.params.clone();
         let mut service = Service::offer(runtime)?;
         sweep().context("Cannot try DMA")?;
-        probe(&Control::open()?, &builder(&params)?, false)?;
+        probe(&Control::open()?, false)?;
         start_second()?;
         service.run()
     })
 }
 
-/// What the scenario tells this program: `probe.NAME=NUMBER` on the kernel's command line.
-fn option(name: &str) -> anyhow::Result<u64> {
-    let line = std::fs::read_to_string("/proc/cmdline").context("Cannot read the command line")?;
-    let key = format!("probe.{name}=");
-    let value = line.split_ascii_whitespace().find_map(|word| word.strip_prefix(&key));
-    value.with_context(|| format!("No {key} on the command line"))?.parse().with_context(|| key.clone())
-}
-
 fn sweep() -> anyhow::Result<()> {
     let edu = Edu::open(Path::new("/sys"))?;
     let memory = MarkedMemory::new(WATCHED).context("Cannot lock memory")?;
-    let swept = edu.sweep(&memory, option("machine-mib")?, option("own-mib")?)?;
+    let swept = edu.sweep(&memory, number("machine-mib")?, number("own-mib")?)?;
     let word = |yes| if yes { "yes" } else { "no" };
     info!(writes = swept.writes, own = word(swept.own), end = word(swept.end), "dma");
     Ok(())
 }
 
-fn builder(params: &Params) -> anyhow::Result<Other> {
-    let client = params.answers.first().context("The plan gives pciback no client")?;
-    Ok(Other { name: client.name.to_string(), domid: client.domid })
-}
-
-fn probe(control: &Control, builder: &Other, is_sealed: bool) -> anyhow::Result<()> {
+fn probe(control: &Control, is_sealed: bool) -> anyhow::Result<()> {
     let own = if is_sealed { Kind::Pciback.running_type() } else { Kind::Pciback.starting_type() };
     let mut matrix = Matrix::new(own);
-    let me = DomId(option("domid")?.try_into()?);
-    attempts::pciback(&mut matrix, control, me, builder, is_sealed);
+    let me = DomId(number("domid")?.try_into()?);
+    attempts::pciback(&mut matrix, control, me, &others()?, is_sealed);
     matrix.end();
     Ok(())
 }
@@ -85,14 +75,18 @@ fn start_second() -> anyhow::Result<()> {
 fn sealed(runtime: &Runtime) -> anyhow::Result<Infallible> {
     let control = Control::open()?;
     let events = EventChannels::open()?;
-    let builder = builder(&runtime.params)?;
+    let mut xenbus = XenBus::open()?;
+    let builder = runtime.params.answers.first().context("The plan gives pciback no client")?;
     std::io::stdout().write_all(b"x")?;
     std::io::stdout().flush()?;
     // Builder offers a port when it has sealed this VM and made its own attempts.
     while !PORTS.map(Port).any(|port| events.bind_interdomain(builder.domid, port).is_ok()) {
         std::thread::sleep(Duration::from_millis(200));
     }
-    probe(&control, &builder, true)?;
+    probe(&control, true)?;
+    // Now it is XenStore's turn.
+    let done = Request::Write { path: DONE.as_bytes(), value: b"" };
+    xenbus.ask(&done)?.context("Cannot write to XenStore")?;
     loop {
         std::thread::park();
     }

@@ -7,7 +7,9 @@ use ennead_xen::LocalPage;
 
 use super::*;
 use crate::pciback::{Address, CONTROLLERS_PER_REPLY, controllers_in_parts};
-use crate::{List, Text};
+use crate::proto::xenstore::{self, MAX_PART, MAX_WHOLE, Path, XenStoreControl};
+use crate::{List, Text, Unfit};
+use ennead_xs_wire::Errno;
 
 const SHORT: Duration = Duration::from_millis(30);
 const LONG: Duration = Duration::from_secs(20);
@@ -39,10 +41,14 @@ impl Events for Wire {
 type Ends = (Server<Pciback, LocalPage>, Wire, Client<Pciback, LocalPage>, Wire);
 
 fn ends() -> Ends {
+    ends_of()
+}
+
+fn ends_of<R: Protocol>() -> (Server<R, LocalPage>, Wire, Client<R, LocalPage>, Wire) {
     let page = LocalPage::new();
     let (a, b) = channel();
     let (c, d) = channel();
-    assert!(Client::<Pciback, _>::over(page.clone(), Ok).unwrap().is_none(), "no server yet");
+    assert!(Client::<R, _>::over(page.clone(), Ok).unwrap().is_none(), "no server yet");
     let server = Server::over(page.clone(), GrantRef(8), DomId(1), Port(5));
     let client = Client::over(page, Ok).unwrap().expect("the server is there");
     (server, Wire { to_peer: a, from_peer: d }, client, Wire { to_peer: c, from_peer: b })
@@ -169,4 +175,111 @@ fn another_protocol_is_refused() {
         matches!(refused, Some(Error::PeerBroke { violation: Violation::Protocol { found: 1, .. } })),
         "{refused:?}"
     );
+}
+
+/// XenStore-State as far as a client of its sees it: one node `/v` with this value and these children.
+fn state(
+    mut server: Server<XenStoreControl, LocalPage>,
+    wire: Wire,
+    whole: Vec<u8>,
+) -> thread::JoinHandle<Vec<xenstore::Request>> {
+    thread::spawn(move || {
+        let mut told = Vec::new();
+        while let Some(Tagged { id, body }) = server.recv(&wire, LONG).unwrap() {
+            let reply = match &body {
+                xenstore::Request::Read { path, offset } | xenstore::Request::List { path, offset }
+                    if **path == *"/v" =>
+                {
+                    xenstore::part(&whole, *offset)
+                }
+                xenstore::Request::Read { .. } | xenstore::Request::List { .. } => {
+                    xenstore::Reply::Refused(Errno::Enoent)
+                }
+                _ => xenstore::Reply::Done,
+            };
+            let end = matches!(body, xenstore::Request::Release { .. });
+            told.push(body);
+            server.send(&wire, &Tagged { id, body: reply }, LONG).unwrap();
+            if end {
+                return told;
+            }
+        }
+        panic!("nobody asked");
+    })
+}
+
+#[test]
+fn values_and_listings_come_whole_whatever_their_length() {
+    let path = |text: &str| text.parse::<Path>().unwrap();
+    let names: Vec<String> = (0..300).map(|n| format!("name-{n}")).collect();
+    let listing: Vec<u8> = names.iter().flat_map(|name| [name.as_bytes(), b"\0"].concat()).collect();
+    for value in [vec![], vec![0xff; 1], vec![7; MAX_PART], vec![8; MAX_PART + 1], listing.clone()] {
+        let (server, wire, mut client, client_wire) = ends_of();
+        let state = state(server, wire, value.clone());
+        assert_eq!(client.read(&client_wire, &path("/v"), LONG).unwrap(), Ok(value.clone()));
+        assert_eq!(client.read(&client_wire, &path("/w"), LONG).unwrap(), Err(Errno::Enoent));
+        if value == listing {
+            let got = client.list(&client_wire, &path("/v"), LONG).unwrap().unwrap();
+            assert_eq!(got.iter().map(|name| name.to_string()).collect::<Vec<_>>(), names);
+        }
+        let died = xenstore::Request::Died { domid: 3 };
+        assert_eq!(client.tell(&client_wire, died.clone(), LONG).unwrap(), Ok(()));
+        client.tell(&client_wire, xenstore::Request::Release { domid: 3 }, LONG).unwrap().unwrap();
+        assert!(state.join().unwrap().contains(&died));
+    }
+}
+
+#[test]
+fn what_is_longer_than_any_node_is_not_put_together() {
+    let (server, wire, mut client, client_wire) = ends_of();
+    let state = state(server, wire, vec![1; MAX_WHOLE + 1]);
+    let path: Path = "/v".parse().unwrap();
+    assert_eq!(client.read(&client_wire, &path, LONG).unwrap(), Err(Errno::E2big));
+    client.tell(&client_wire, xenstore::Request::Release { domid: 3 }, LONG).unwrap().unwrap();
+    state.join().unwrap();
+}
+
+#[test]
+fn a_listing_without_end_and_parts_without_bytes_end_the_channel() {
+    let bytes = |bytes: &[u8]| List::new(bytes.to_vec()).unwrap();
+    for reply in [
+        xenstore::Reply::Part { bytes: bytes(b"torn"), last: true },
+        xenstore::Reply::Part { bytes: bytes(b""), last: false },
+        xenstore::Reply::Done,
+    ] {
+        let (mut server, wire, mut client, client_wire) = ends_of::<XenStoreControl>();
+        server.send(&wire, &Tagged { id: client.next_id, body: reply }, LONG).unwrap();
+        let broke = client.list(&client_wire, &"/".parse().unwrap(), LONG);
+        assert!(matches!(broke, Err(Error::PeerBroke { violation: Violation::Reply { .. } })), "{broke:?}");
+    }
+}
+
+#[test]
+fn the_server_outlives_its_client() {
+    let page = LocalPage::new();
+    let (to_client, _client_gone) = channel();
+    let (events, from_client) = channel();
+    let mut server = Server::<XenStoreControl, _>::over(page.clone(), GrantRef(8), DomId(0), Port(5));
+    let wire = Wire { to_peer: to_client, from_peer: from_client };
+    for domid in 0..3 {
+        // A client that asks, and vanishes with its reply unread.
+        let (_unused, nothing) = channel();
+        let client_wire = Wire { to_peer: events.clone(), from_peer: nothing };
+        let mut client = Client::<XenStoreControl, _>::over(page.clone(), Ok).unwrap().unwrap();
+        client.send(&client_wire, xenstore::Request::Died { domid }, SHORT).unwrap();
+        drop(client);
+        let Tagged { id, body } = server.recv(&wire, LONG).unwrap().unwrap();
+        assert_eq!(body, xenstore::Request::Died { domid });
+        server.send(&wire, &Tagged { id, body: xenstore::Reply::Done }, SHORT).unwrap();
+    }
+}
+
+#[test]
+fn a_path_is_taken_exactly_or_not_at_all() {
+    assert!("/local/domain/3".parse::<Path>().is_ok());
+    assert!("/a\n".parse::<Path>().is_err());
+    let longest = format!("/{}", "x".repeat(xenstore::MAX_PATH - 1));
+    assert!(longest.parse::<Path>().is_ok());
+    let unfit: Unfit = format!("{longest}x").parse::<Path>().unwrap_err();
+    assert!(unfit.to_string().contains("256"), "{unfit}");
 }

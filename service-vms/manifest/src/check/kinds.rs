@@ -10,6 +10,7 @@ use crate::table::At;
 
 pub(super) fn check(raw: &Raw, errors: &mut Errors<'_>) {
     exactly_one(raw, errors);
+    at_most_one(raw, errors);
     domids_are_unique(raw, errors);
     for vm in &raw.vms {
         if let Some(kind) = &vm.kind {
@@ -35,17 +36,30 @@ fn exactly_one(raw: &Raw, errors: &mut Errors<'_>) {
             continue;
         };
         for second in found {
-            errors.between(
-                second.kind.as_ref().map_or(second.name.span, |at| at.span),
-                (
-                    first.kind.as_ref().map_or(first.name.span, |at| at.span),
-                    format!("{} is the first", code(&first.name.value)),
-                ),
-                format!("{} is a second VM of kind `{kind}`", code(&second.name.value)),
-                "a host has exactly one: take one of the two out",
-            );
+            report_second(first, second, kind, "a host has exactly one: take one of the two out", errors);
         }
     }
+}
+
+/// XenStore's two halves: each of a host's VMs has one XenStore.
+fn at_most_one(raw: &Raw, errors: &mut Errors<'_>) {
+    for kind in [Kind::XenstoreState, Kind::XenstoreLogic] {
+        let mut found = raw.vms.iter().filter(|vm| vm.is(kind));
+        let Some(first) = found.next() else { continue };
+        for second in found {
+            report_second(first, second, kind, "a host has one XenStore: take one of the two out", errors);
+        }
+    }
+}
+
+fn report_second(first: &RawVm, second: &RawVm, kind: Kind, help: &str, errors: &mut Errors<'_>) {
+    let place = |vm: &RawVm| vm.kind.as_ref().map_or(vm.name.span, |at| at.span);
+    errors.between(
+        place(second),
+        (place(first), format!("{} is the first", code(&first.name.value))),
+        format!("{} is a second VM of kind `{kind}`", code(&second.name.value)),
+        help,
+    );
 }
 
 fn domids(vm: &RawVm) -> impl Iterator<Item = (&At<u16>, &'static str)> {
@@ -110,9 +124,14 @@ fn domids_fit(vm: &RawVm, kind: Kind, errors: &mut Errors<'_>) {
     }
 }
 
+/// Whether the builder needs a VM of this kind before it can build any itself.
+pub(super) fn precedes_builder(kind: Kind) -> bool {
+    matches!(kind, Kind::Builder | Kind::Pciback | Kind::XenstoreState)
+}
+
 fn start_fits(vm: &RawVm, kind: Kind, errors: &mut Errors<'_>) {
     let name = code(&vm.name.value);
-    let first = matches!(kind, Kind::Builder | Kind::Pciback);
+    let first = precedes_builder(kind);
     if kind == Kind::Bootstrapper {
         if let Some(at) = &vm.built_by_bootstrapper {
             let message = format!("{name} has a `built-by`, but Xen builds the bootstrapper");
@@ -164,6 +183,7 @@ fn restart(vm: &RawVm, errors: &mut Errors<'_>) {
     let why = match kind.value {
         Kind::Pciback => "its end is the end of the host",
         Kind::Bootstrapper => "it ends by design",
+        Kind::XenstoreState => "XenStore's contents are nowhere else",
         _ => return,
     };
     if policy.value != RestartPolicy::Never {

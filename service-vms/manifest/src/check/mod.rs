@@ -7,10 +7,11 @@ mod privileges;
 mod resources;
 mod tenants;
 mod text;
+mod xenstore;
 
 use std::collections::BTreeMap;
 
-use crate::plan::{BootGuest, Channel, Grant, Host, Plan, Restart, Tenant, Vm};
+use crate::plan::{BootGuest, Channel, Grant, Host, Plan, Restart, Ring, Tenant, Vm};
 use crate::raw::{self, Raw, RawVm};
 use crate::report::{Errors, Report, Span};
 use crate::table::{At, Reasoned};
@@ -38,6 +39,7 @@ pub fn check(file_name: &str, text: &str) -> Result<Plan, Report> {
     let order = order::check(&vms, &mut errors);
     resources::check(&raw, &mut errors);
     privileges::check(&raw, &mut errors);
+    xenstore::check(&vms, &order, &mut errors);
     tenants::check(&raw, &vms, &mut errors);
     match build(&raw, &order, &errors) {
         Some(plan) if errors.is_empty() => Ok(plan),
@@ -161,6 +163,10 @@ fn build_vm(vm: &RawVm, errors: &Errors<'_>) -> Option<Vm> {
         devices: vm.devices.iter().map(|device| device.value.clone()).collect(),
         talks_to: vm.talks_to.iter().map(channel).collect::<Option<_>>()?,
         answers: words(&vm.answers),
+        xenstore: vm
+            .xenstore
+            .as_ref()
+            .map(|ring| Ring { reason: ring.reason.value.clone(), line: errors.line(ring.span.start) }),
         may: vm.may.iter().map(grant).collect::<Option<_>>()?,
         after: words(&vm.after),
         built_by_bootstrapper: vm.built_by_bootstrapper(),

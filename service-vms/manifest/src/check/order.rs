@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::kinds::precedes_builder;
 use super::{Vms, report_repeated};
 use crate::plan::Kind;
 use crate::raw::RawVm;
@@ -61,7 +62,7 @@ fn pair(vm: &RawVm, peer: &RawVm, span: crate::report::Span, errors: &mut Errors
     } else if stage(vm) < stage(peer) {
         let mut help =
             format!("take it out of `after`, or write `built-by = \"bootstrapper\"` for {earlier}");
-        if !vm.is(Kind::Builder) && !vm.is(Kind::Pciback) {
+        if !vm.kind.as_ref().is_some_and(|kind| precedes_builder(kind.value)) {
             help += &format!(" or `built-by = \"builder\"` for {name}");
         }
         errors.at(

@@ -41,6 +41,9 @@ pub(super) fn check(raw: &Raw, errors: &mut Errors<'_>) {
         }
         command_line(vm, errors);
         reasons(&vm.talks_to, |peer| format!("The channel to {}", code(peer)), errors);
+        if let Some(ring) = &vm.xenstore {
+            reason(&ring.reason, "The XenStore ring", errors);
+        }
         reasons(&vm.may, |permission| format!("The permission `{permission}`"), errors);
     }
     raw.tenants.iter().for_each(|tenant| name(Some(&tenant.name), "a tenant", errors));
@@ -78,8 +81,9 @@ fn xen_console(console: &At<String>, errors: &mut Errors<'_>) {
 
 /// What a VM is told about its channels (crate `ennead-runtime`, boot.rs) and its options must fit into its command line.
 fn command_line(vm: &RawVm, errors: &mut Errors<'_>) {
-    // The runtime's kernel options, `ennead.vm=NAME`, `ennead.health=DOMID:PORT` and the names of the lists.
-    const FIXED: usize = 192;
+    // The runtime's kernel options, `ennead.vm=NAME`, `ennead.health=DOMID:PORT`, `ennead.xenstore=DOMID` and the names of
+    // the lists.
+    const FIXED: usize = 224;
     const DOMID: usize = ":32751,".len();
     const DOMID_AND_GREF: usize = ":32751:4294967295,".len();
     for (key, count) in [("answers", vm.answers.len()), ("talks-to", vm.talks_to.len())] {

@@ -237,6 +237,13 @@ fn no_bootstrapper_builder_pciback() {
                | ^^^^^^^^
             help: take the line out: that is for `bootstrapper` and `builder`; a `qemu-stub` may have `write-host-console`
 
+            error: `pci` has no channel to `build`, but it reads and writes all contents there
+               --> host.toml:48:5
+               |
+            48 | [vm.pci]
+               |     ^^^
+            help: add `build = "why"` under `[vm.pci.talks-to]`, and `pci` to `answers` of `build`
+
             error: `pci` has the device `all`, which a VM of kind `xenstore-logic` may not have
                --> host.toml:55:12
                |
@@ -257,6 +264,13 @@ fn no_bootstrapper_builder_pciback() {
             60 | lend-devices = "only it can hand a device's rights on"
                | ^^^^^^^^^^^^
             help: take the line out: that is for `pciback`; a `xenstore-logic` may have `write-host-console`
+
+            error: `build` is of kind `xenstore-state`, which cannot be restarted: XenStore's contents are nowhere else
+               --> host.toml:70:22
+               |
+            70 | restart = { policy = "on-crash" }
+               |                      ^^^^^^^^^^
+            help: write `restart = { policy = "never" }`
 
             error: `build` is of kind `xenstore-state`, which may never `build-vms`
                --> host.toml:74:1
@@ -291,7 +305,7 @@ fn no_bootstrapper_builder_pciback() {
               --> host.toml
             help: every host has one: add `[vm.pciback]`, as in Ennead's images/host.toml
 
-            13 errors in host.toml"#]],
+            15 errors in host.toml"#]],
     );
 }
 

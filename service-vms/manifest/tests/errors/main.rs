@@ -10,6 +10,7 @@ mod resources;
 mod syntax;
 mod tenants;
 mod text;
+mod xenstore;
 
 use ennead_manifest::{MAX_MANIFEST_LENGTH, check};
 use expect_test::{Expect, expect};

@@ -149,14 +149,14 @@ fn unknown_key_without_likeness() {
     refused(
         &edited(&[("vcpus = 2\nkernel", "colour = \"red\"\nvcpus = 2\nkernel")]),
         expect![[r#"
-        error: Unknown key `colour` in `[vm.net]`
-           --> host.toml:29:1
-           |
-        29 | colour = "red"
-           | ^^^^^^
-        help: the keys of `[vm.net]` are `kind`, `domid`, `successor-domid`, `kernel`, `program`, `memory-mib`, `vcpus`, `kernel-options`, `devices`, `answers`, `after`, `built-by`, `autostart`, `restart`, `talks-to` and `may`
+            error: Unknown key `colour` in `[vm.net]`
+               --> host.toml:29:1
+               |
+            29 | colour = "red"
+               | ^^^^^^
+            help: the keys of `[vm.net]` are `kind`, `domid`, `successor-domid`, `kernel`, `program`, `memory-mib`, `vcpus`, `kernel-options`, `devices`, `answers`, `xenstore`, `after`, `built-by`, `autostart`, `restart`, `talks-to` and `may`
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
 }
 

@@ -413,20 +413,20 @@ fn command_line_too_long() {
     refused(
         &text,
         expect![[r#"
-        error: `answers` of `pci` names 34 VMs
-           --> host.toml:48:5
-           |
-        48 | [vm.pci]
-           |     ^^^
-        help: name at most 32, and divide the work between more VMs
+            error: `answers` of `pci` names 34 VMs
+               --> host.toml:48:5
+               |
+            48 | [vm.pci]
+               |     ^^^
+            help: name at most 32, and divide the work between more VMs
 
-        error: The command line of `pci` could be 1491 bytes long, but must be below 1024
-           --> host.toml:48:5
-           |
-        48 | [vm.pci]
-           |     ^^^
-        help: shorten its `kernel-options`, let it have fewer channels, or give its peers shorter names
+            error: The command line of `pci` could be 1523 bytes long, but must be below 1024
+               --> host.toml:48:5
+               |
+            48 | [vm.pci]
+               |     ^^^
+            help: shorten its `kernel-options`, let it have fewer channels, or give its peers shorter names
 
-        2 errors in host.toml"#]],
+            2 errors in host.toml"#]],
     );
 }

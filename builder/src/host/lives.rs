@@ -1,0 +1,247 @@
+//! VMs come, stop, are destroyed and come back; XenStore hears of each.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use ennead_channel::xenstore::Request;
+use ennead_launch::{Launcher, Life};
+use ennead_manifest::{Kind, RestartPolicy, Vm};
+use ennead_xen::{DomId, DomainInfo, DomainState, EventChannels, ShutdownReason};
+use tracing::{error, info, warn};
+
+use super::Host;
+use crate::restarts::Next;
+
+/// How long a destroyed domain may still be there because somebody holds a page of it: Logic, which is told to let go.
+const HELD: Duration = Duration::from_secs(2);
+/// How often is looked whether it is gone.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+impl Host {
+    /// Looks at all domains: notes which are gone, and destroys those that stopped (what they had is free again then).
+    pub(super) fn look(&mut self) -> anyhow::Result<()> {
+        let domains = self.control.domains()?;
+        self.note_gone(&domains);
+        for (domid, reason) in domains.iter().filter_map(stopped) {
+            warn!(domid = domid.0, name = %self.name(domid), reason = %reason, "vm-stopped");
+            let vm = self.ledger.get(domid).map(|entry| entry.vm.clone());
+            if let Some(vm) = &vm {
+                if comes_back(vm, reason) {
+                    self.crashed(vm);
+                    continue;
+                }
+                self.tell(Request::ShutDown { domid: domid.0 });
+            }
+            if let Err(e) = self.control.destroy_domain(domid) {
+                error!(domid = domid.0, cause = %e, "not-destroyed");
+            }
+            if let Some(vm) = vm {
+                self.dead(&vm);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_gone(&mut self, domains: &[DomainInfo]) {
+        let present: Vec<DomId> = domains.iter().map(|d| d.domid).collect();
+        for domid in self.ledger.observe(&present) {
+            info!(domid = domid.0, name = %self.name(domid), "vm-gone");
+        }
+    }
+
+    /// Tells XenStore that a VM is destroyed for good.
+    fn dead(&mut self, vm: &Vm) {
+        if vm.kind == Kind::XenstoreState {
+            error!(vm = %vm.name, "xenstore-lost");
+            self.xenstore = None;
+        }
+        self.tell(Request::Died { domid: vm.domid });
+    }
+
+    /// Tells XenStore-State something. What it does not take is reported, and does not keep the VM's life from going on.
+    fn tell(&mut self, request: Request) {
+        let Some(xenstore) = self.xenstore.as_mut() else { return };
+        if let Err(e) = xenstore.tell(request) {
+            error!(cause = %format!("{:#}", anyhow::Error::from(e)), "not-announced");
+        }
+    }
+
+    /// Destroys a VM that comes back. With a ring its nodes stay meanwhile; without one it is just another VM.
+    fn make_way(&mut self, vm: &Vm) -> Result<(), ennead_xen::Error> {
+        if vm.xenstore.is_some() {
+            self.tell(Request::Restarting { domid: vm.domid });
+        }
+        self.control.destroy_domain(DomId(vm.domid))?;
+        if vm.xenstore.is_none() {
+            self.tell(Request::Died { domid: vm.domid });
+        }
+        Ok(())
+    }
+
+    fn crashed(&mut self, vm: &Vm) {
+        let domid = DomId(vm.domid);
+        let next = match self.make_way(vm) {
+            Ok(()) => self.restarts.crashed(domid, Instant::now()),
+            Err(e) => {
+                error!(domid = domid.0, cause = %e, "not-destroyed");
+                self.restarts.failed(domid, Instant::now())
+            }
+        };
+        self.follow(vm, next);
+    }
+
+    fn follow(&mut self, vm: &Vm, next: Next) {
+        match next {
+            Next::After(pause) => warn!(vm = %vm.name, pause_ms = pause.as_millis(), "restarting"),
+            Next::GaveUp => {
+                error!(vm = %vm.name, "gave-up");
+                // Announced as restarting, it would keep its nodes even when it is dead.
+                if vm.xenstore.is_some() {
+                    self.tell(Request::Release { domid: vm.domid });
+                }
+                self.dead(vm);
+            }
+        }
+    }
+
+    /// Builds again what is to come back now.
+    pub(super) fn restart_due(&mut self) -> anyhow::Result<()> {
+        let due = self.restarts.due(Instant::now());
+        // In the plan's order: a ring needs Logic.
+        let vms = self.store.boot_plan().plan.vms.iter().filter(|vm| due.contains(&DomId(vm.domid)));
+        for vm in vms.cloned().collect::<Vec<_>>() {
+            let domid = DomId(vm.domid);
+            self.await_gone(domid)?;
+            match self.try_build(&vm.name) {
+                Ok((_, memory_kib)) => info!(vm = %vm.name, domid = domid.0, memory_kib, "healthy"),
+                Err(e) => {
+                    error!(vm = %vm.name, cause = %format!("{e:#}"), "restart-failed");
+                    let next = self.restarts.failed(domid, Instant::now());
+                    self.follow(&vm, next);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a destroyed domain's number is free; whether it is.
+    fn await_gone(&mut self, domid: DomId) -> anyhow::Result<bool> {
+        let deadline = Instant::now() + HELD;
+        while self.control.domain(domid)?.is_some() {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let domains = self.control.domains()?;
+        self.note_gone(&domains);
+        Ok(true)
+    }
+
+    pub(super) fn build(&mut self, name: &str) {
+        match self.try_build(name) {
+            Ok((domid, memory_kib)) => info!(vm = %name, domid = domid.0, memory_kib, "healthy"),
+            Err(e) => error!(vm = %name, cause = %format!("{e:#}"), "failed"),
+        }
+    }
+
+    fn try_build(&mut self, name: &str) -> anyhow::Result<(DomId, u64)> {
+        let vm = self.ledger.begin_build(name, self.me)?;
+        let domid = DomId(vm.domid);
+        let known = vm.xenstore.is_some() && self.restarts.is_pending(domid);
+        let result = self.launch(&vm, if known { Life::Again } else { Life::New });
+        self.ledger.end_build(domid, result.is_ok());
+        let memory_kib = result?;
+        self.restarts.healthy(domid, Instant::now());
+        Ok((domid, memory_kib))
+    }
+
+    fn launch(&mut self, vm: &Vm, life: Life) -> Result<u64, ennead_launch::Error> {
+        let domid = DomId(vm.domid);
+        // Its own set of ports, so that waiting for a report swallows no other event.
+        let events = EventChannels::open().map_err(|source| ennead_launch::Error::Xen { domid, source })?;
+        let mut launcher = Launcher {
+            control: &self.control,
+            events: &events,
+            store: &self.store,
+            me: self.me,
+            xenstore: self.xenstore.as_mut(),
+        };
+        let started = launcher.start(vm, life)?;
+        info!(vm = %vm.name, domid = domid.0, memory_kib = started.memory_kib, "built");
+        launcher.wait_healthy(&started)?;
+        Ok(started.memory_kib)
+    }
+
+    pub(super) fn destroy(&mut self, name: &str) -> anyhow::Result<()> {
+        let vm = self.ledger.check_destroy(name)?;
+        let domid = DomId(vm.domid);
+        self.control.destroy_domain(domid)?;
+        self.restarts.forget(domid);
+        self.dead(&vm);
+        if !self.await_gone(domid)? {
+            bail!("{name} ({domid}) is dying, but somebody still holds a page of it");
+        }
+        info!(vm = %name, domid = domid.0, "destroyed");
+        if vm.kind == Kind::XenstoreLogic {
+            warn!(cause = %format!("XenStore answers no VM until you type `build {name}`"), "without-xenstore");
+        }
+        Ok(())
+    }
+
+    /// Destroys a VM and builds it again, for the operator.
+    pub(super) fn restart(&mut self, name: &str) -> anyhow::Result<()> {
+        let vm = self.ledger.check_destroy(name)?;
+        self.make_way(&vm)?;
+        self.restarts.forget(DomId(vm.domid));
+        let next = self.restarts.crashed(DomId(vm.domid), Instant::now());
+        self.follow(&vm, next);
+        Ok(())
+    }
+}
+
+/// A domain that stopped by itself.
+fn stopped(info: &DomainInfo) -> Option<(DomId, ShutdownReason)> {
+    match info.state {
+        DomainState::Shutdown(reason) => Some((info.domid, reason)),
+        _ => None,
+    }
+}
+
+/// Whether a VM that stopped for this reason is built again.
+fn comes_back(vm: &Vm, reason: ShutdownReason) -> bool {
+    let crashed = matches!(reason, ShutdownReason::Crash | ShutdownReason::Watchdog);
+    // Builder cannot build itself, and State's contents are lost with it.
+    let can = !matches!(vm.kind, Kind::Builder | Kind::Pciback | Kind::Bootstrapper | Kind::XenstoreState);
+    crashed && can && vm.restart.policy != RestartPolicy::Never
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_crashed_comes_back_if_the_manifest_says_so_and_it_can() {
+        let text = include_str!("../../../images/host.toml");
+        let plan = ennead_manifest::check("host.toml", text).expect("the shipped manifest is valid");
+        let vm = |name: &str, policy: RestartPolicy| {
+            let mut vm = plan.vm(name).expect("it is there").clone();
+            vm.restart.policy = policy;
+            vm
+        };
+        for policy in [RestartPolicy::OnCrash, RestartPolicy::OnRequest, RestartPolicy::Every] {
+            let logic = vm("xenstore-logic", policy);
+            assert!(
+                comes_back(&logic, ShutdownReason::Crash) && comes_back(&logic, ShutdownReason::Watchdog)
+            );
+            // It is done, or destroyed.
+            assert!(
+                !comes_back(&logic, ShutdownReason::PowerOff) && !comes_back(&logic, ShutdownReason::Suspend)
+            );
+            for name in ["bootstrapper", "builder", "pciback", "xenstore-state"] {
+                assert!(!comes_back(&vm(name, policy), ShutdownReason::Crash), "{name}");
+            }
+        }
+        assert!(!comes_back(&vm("xenstore-logic", RestartPolicy::Never), ShutdownReason::Crash));
+    }
+}

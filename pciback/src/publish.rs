@@ -1,0 +1,167 @@
+//! Tells XenStore which controllers there are, over this VM's ring: `controller/SSSS-BB-DD-F/{class,vendor,device}` in its own
+//! directory (a path there can have neither `:` nor `.`), numbers in hexadecimal.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use ennead_xs_wire::{Header, PAYLOAD_MAX, Raw, Request};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::bus::Function;
+
+/// Linux's way to this VM's ring.
+const DEVICE: &str = "/dev/xen/xenbus";
+/// How long XenStore may take for all of it: it may be restarting.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The open device.
+#[derive(Debug)]
+pub(crate) struct Publisher<S = File>(S);
+
+impl Publisher {
+    /// Opens the device; to be done before the sandbox closes.
+    ///
+    /// # Errors
+    /// Linux's.
+    pub(crate) fn open() -> anyhow::Result<Self> {
+        let device = OpenOptions::new().read(true).write(true).open(DEVICE);
+        Ok(Self(device.with_context(|| format!("Cannot open {DEVICE}"))?))
+    }
+}
+
+impl<S: Read + Write + AsFd> Publisher<S> {
+    /// Publishes the controllers among `functions`; gives their number.
+    ///
+    /// # Errors
+    /// When XenStore refuses a node, or is silent.
+    pub(crate) fn publish(mut self, functions: &[Function]) -> anyhow::Result<usize> {
+        let deadline = Instant::now() + PATIENCE;
+        let controllers: Vec<&Function> =
+            functions.iter().filter(|function| function.is_controller()).collect();
+        for function in &controllers {
+            let home = format!("controller/{}", function.address.to_string().replace([':', '.'], "-"));
+            for (name, value) in [
+                ("class", format!("{:06x}", function.class)),
+                ("vendor", format!("{:04x}", function.vendor)),
+                ("device", format!("{:04x}", function.device)),
+            ] {
+                let path = format!("{home}/{name}");
+                self.write(&path, &value, deadline).with_context(|| format!("Cannot write {path}"))?;
+            }
+        }
+        Ok(controllers.len())
+    }
+
+    fn write(&mut self, path: &str, value: &str, deadline: Instant) -> anyhow::Result<()> {
+        let request = Request::Write { path: path.as_bytes(), value: value.as_bytes() };
+        let mut payload = Vec::new();
+        request.encode(&mut payload);
+        let header = Header { op: request.op() as u32, request_id: 0, tx_id: 0, len: payload.len() };
+        self.0.write_all(&[&header.encode(), payload.as_slice()].concat())?;
+        let mut answer = Vec::new();
+        loop {
+            if let Some((raw, _)) = Raw::split(&answer)? {
+                match raw.error() {
+                    Some(errno) => bail!("XenStore refused: {errno}"),
+                    None if raw.header.op != header.op => bail!("XenStore answered something else"),
+                    None => return Ok(()),
+                }
+            }
+            self.read(&mut answer, deadline)?;
+        }
+    }
+
+    /// Reads what there is; waits for something.
+    fn read(&mut self, answer: &mut Vec<u8>, deadline: Instant) -> io::Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        if poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&left))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut buffer = [0; PAYLOAD_MAX];
+        let count = self.0.read(&mut buffer)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        answer.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use ennead_xs_wire::{Errno, Message, Reply};
+
+    use super::*;
+
+    fn function(address: &str, class: u32) -> Function {
+        let address = address.parse().expect("an address");
+        Function { address, class, vendor: 0x8086, device: 0x10d3, driver: String::new() }
+    }
+
+    /// A XenStore that answers each write with `reply`, and gives what was written.
+    fn xenstore(reply: Reply<'static>) -> (Publisher<UnixStream>, thread::JoinHandle<Vec<(String, String)>>) {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
+        let serving = thread::spawn(move || {
+            let (mut written, mut bytes, mut buffer) = (Vec::new(), Vec::new(), [0; 256]);
+            loop {
+                while let Some((raw, length)) = Raw::split(&bytes).expect("a message") {
+                    let Ok(Request::Write { path, value }) = Request::decode(raw.header.op, raw.payload)
+                    else {
+                        panic!("not a write")
+                    };
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    assert!(
+                        ennead_xs_wire::path::is_valid(&[b"/local/domain/3/", path].concat()),
+                        "{}",
+                        text(path)
+                    );
+                    written.push((text(path), text(value)));
+                    let Header { op, request_id, tx_id, .. } = raw.header;
+                    let answer = Message::Reply { op, request_id, tx_id, reply: reply.clone() }.encode();
+                    // In two pieces, as a ring may give it.
+                    let (first, rest) = answer.split_at(5);
+                    let _ = theirs.write_all(first).and_then(|()| theirs.write_all(rest));
+                    bytes.drain(..length);
+                }
+                match theirs.read(&mut buffer) {
+                    Ok(0) | Err(_) => return written,
+                    Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+                }
+            }
+        });
+        (Publisher(ours), serving)
+    }
+
+    #[test]
+    fn controllers_are_published_and_nothing_else() {
+        let (publisher, serving) = xenstore(Reply::Done);
+        let functions = [function("0000:00:00.0", 0x06_0000), function("0000:00:1f.2", 0x01_0601)];
+        assert_eq!(publisher.publish(&functions).expect("it answers"), 1);
+        let node = |name: &str, value: &str| (format!("controller/0000-00-1f-2/{name}"), value.to_owned());
+        let expected = [node("class", "010601"), node("vendor", "8086"), node("device", "10d3")];
+        assert_eq!(serving.join().expect("it serves"), expected);
+    }
+
+    #[test]
+    fn a_refusal_names_the_node_and_the_reason() {
+        let (publisher, _serving) = xenstore(Reply::Error(Errno::Eacces));
+        let e = publisher.publish(&[function("0000:00:1f.2", 0x01_0601)]).expect_err("refused");
+        assert_eq!(format!("{e:#}"), "Cannot write controller/0000-00-1f-2/class: XenStore refused: EACCES");
+    }
+
+    #[test]
+    fn a_silent_xenstore_is_not_waited_for_for_ever() {
+        let (ours, _silent) = UnixStream::pair().expect("a pair of sockets");
+        let deadline = Instant::now() + Duration::from_millis(20);
+        assert!(Publisher(ours).write("a", "b", deadline).is_err());
+        let (ours, _) = UnixStream::pair().expect("a pair of sockets");
+        assert!(Publisher(ours).write("a", "b", deadline).is_err(), "closed");
+    }
+}
