@@ -13,6 +13,7 @@
 //! | `authority`, `rights` | what service VMs may do beyond permissions; all questions of rights |
 //! | `request`, `node`, `set_perms`, `rm`, `watch`, `lifecycle`, `control` | the operations |
 //! | `service` | serves Logic: calls in, records out, and each connection's transport |
+//! | `stream` | all of it as bytes and back: how State is restarted or upgraded |
 //! | `fairness`, `refusals`, `check` | no livelock; what was denied; counting again |
 
 #![no_std]
@@ -43,6 +44,7 @@ mod set_perms;
 mod slab;
 mod state;
 mod store;
+mod stream;
 mod transaction;
 mod tree;
 mod watch;
@@ -57,6 +59,7 @@ pub use quota::Quotas;
 pub use refusals::Refusal;
 pub use request::Head;
 pub use state::{Settings, State};
+pub use stream::StreamError;
 
 #[cfg(test)]
 mod tests;

@@ -80,7 +80,8 @@ impl State {
         let mut news = false;
         for domid in domids {
             let Some(domain) = self.store.domains.get_mut(*domid) else { continue };
-            news |= domain.introduced && !domain.restarting && !core::mem::replace(&mut domain.shutdown, true);
+            news |=
+                domain.introduced && !domain.restarting && !core::mem::replace(&mut domain.shutdown, true);
         }
         if news {
             self.fire_special(path::RELEASE_DOMAIN);

@@ -3,6 +3,7 @@
 
 mod controller;
 mod process;
+mod saved;
 mod vm;
 
 use std::path::PathBuf;
@@ -20,6 +21,9 @@ struct Options {
     /// Microseconds to look for work before sleeping
     #[arg(long, default_value_t = 50)]
     spin: u64,
+    /// File in which the contents outlive the process: read at the start if it is there, written on SIGTERM
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -27,5 +31,5 @@ fn main() -> anyhow::Result<()> {
         ennead_runtime::run(vm::serve);
     }
     let options = Options::parse();
-    process::serve(&options.listen, Duration::from_micros(options.spin))
+    process::serve(&options.listen, Duration::from_micros(options.spin), options.store)
 }

@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, collections::VecDeque, rc::Rc, vec::Vec};
 
-use ennead_xs_wire::{Errno, Message, PAYLOAD_MAX, Perm, Reply};
+use ennead_xs_wire::{Errno, Header, Message, Op, PAYLOAD_MAX, Perm, Reply};
 
 use crate::watches::{Watch, WatchId};
 
@@ -66,6 +66,19 @@ impl Item {
         }
     }
 
+    /// The message at the start of `bytes`, as it is on the wire, and what follows it. None if there is no whole message.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (header, rest) = bytes.split_first_chunk()?;
+        let Header { op, request_id, tx_id, len } = Header::decode(header).ok()?;
+        let (payload, rest) = rest.split_at_checked(len)?;
+        if op != Op::WatchEvent as u32 {
+            return Some((Self::reply(op, request_id, tx_id, Body::Bytes(payload.into())), rest));
+        }
+        let mut texts = payload.strip_suffix(&[0])?.splitn(2, |&byte| byte == 0);
+        let (path, token) = (texts.next()?.into(), texts.next()?.into());
+        Some((Self(Kind::Event { path, skip: 0, token, overflow_of: None }), rest))
+    }
+
     const fn is_event(&self) -> bool {
         matches!(self.0, Kind::Event { .. })
     }
@@ -113,6 +126,16 @@ impl Outbox {
             overflow_of: overflows.then_some(id),
         }));
         true
+    }
+
+    /// A message that waited for another State's client.
+    pub(crate) fn restore(&mut self, item: Item) {
+        self.events += usize::from(item.is_event());
+        self.items.push_back(item);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter()
     }
 
     pub(crate) fn front(&self) -> Option<&Item> {

@@ -4,15 +4,16 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ennead_os::{Link, SharedMemory, Spin};
-use ennead_xenstore_state::service::{Mode, Service};
-use ennead_xenstore_state::{Settings, State};
+use ennead_xenstore_state::service::Service;
 use ennead_xs_link::{Answerer, MAX_BODY, RecordWriter, region_len};
 use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::saved::Saved;
 
 /// Slots of the link: half of them for requests, so many clients' at once.
 const SLOTS: usize = 256;
@@ -22,10 +23,10 @@ struct Served {
     answerer: Answerer<SharedMemory>,
 }
 
-/// Serves for ever.
-pub(crate) fn serve(socket: &Path, spin: Duration) -> anyhow::Result<()> {
+/// Serves for ever; with a file for the contents until SIGTERM.
+pub(crate) fn serve(socket: &Path, spin: Duration, store: Option<PathBuf>) -> anyhow::Result<()> {
+    let (mut service, saved) = Saved::load(store)?;
     let listener = listen(socket).with_context(|| format!("Cannot listen on {}", socket.display()))?;
-    let mut service = Service::new(State::new(Settings::default()), Mode::Process);
     let mut logic: Option<Served> = None;
     let mut body = Box::new([0; MAX_BODY]);
     let mut records = RecordWriter::default();
@@ -33,6 +34,10 @@ pub(crate) fn serve(socket: &Path, spin: Duration) -> anyhow::Result<()> {
     let mut round = 0;
     let start = Instant::now();
     loop {
+        // Between two calls: Logic has every answer.
+        if saved.as_ref().is_some_and(Saved::must_end) {
+            return saved.map_or(Ok(()), |saved| saved.save(&service));
+        }
         let more = service.tick(start.elapsed().as_millis().try_into().unwrap_or(u64::MAX));
         tell_refusals(&mut service);
         if let Some(served) = &mut logic {
@@ -56,7 +61,8 @@ pub(crate) fn serve(socket: &Path, spin: Duration) -> anyhow::Result<()> {
                 continue;
             }
         }
-        let woken = wait(&listener, logic.as_ref(), service.is_holding()).context("Cannot wait")?;
+        let woken =
+            wait(&listener, saved.as_ref(), logic.as_ref(), service.is_holding()).context("Cannot wait")?;
         round = 0;
         if let Some(served) = &logic {
             served.answerer.sleeps(false);
@@ -101,7 +107,10 @@ fn answer(
 fn tell_refusals(service: &mut Service) {
     while let Some(refusal) = service.state.next_refusal() {
         let path = refusal.path.escape_ascii();
-        eprintln!("xenstore-state: refused domid={} op={:?} path={path} {}", refusal.domid, refusal.op, refusal.errno);
+        eprintln!(
+            "xenstore-state: refused domid={} op={:?} path={path} {}",
+            refusal.domid, refusal.op, refusal.errno
+        );
     }
 }
 
@@ -110,18 +119,26 @@ struct Woken {
     gone: bool,
 }
 
-fn wait(listener: &UnixListener, logic: Option<&Served>, holding: bool) -> io::Result<Woken> {
+fn wait(
+    listener: &UnixListener,
+    saved: Option<&Saved>,
+    logic: Option<&Served>,
+    holding: bool,
+) -> io::Result<Woken> {
     let bell = logic.map(|served| served.link.bell());
     let mut fds = vec![PollFd::new(listener, PollFlags::IN)];
     if let (Some(served), Some(bell)) = (logic, &bell) {
         fds.push(PollFd::new(&served.link.peer, PollFlags::IN));
         fds.push(PollFd::new(bell, PollFlags::IN));
     }
+    let logic_fds = fds.len();
+    fds.extend(saved.map(|saved| PollFd::new(saved.bell(), PollFlags::IN)));
     let soon = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
     match rustix::event::poll(&mut fds, holding.then_some(&soon)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(e) => return Err(e.into()),
     }
+    fds.truncate(logic_fds);
     let ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
     Ok(Woken { connected: ready(0), gone: ready(1) })
 }

@@ -17,6 +17,7 @@ use ennead_xs_wire::{HEADER_LEN, PAYLOAD_MAX};
 
 use crate::{Conn, Identity, Notice, State};
 
+mod carry;
 mod line;
 
 use line::{Line, Ring, Socket, Transport};
@@ -271,7 +272,9 @@ impl Service {
         }
         for _ in 0..CONNECTS {
             let Some(number) = self.connects.pop_front() else { break };
-            let Some(Line { transport: Transport::Ring(ring), stash, .. }) = self.line(number) else { continue };
+            let Some(Line { transport: Transport::Ring(ring), stash, .. }) = self.line(number) else {
+                continue;
+            };
             let data = ring.connect(stash).encode();
             let record =
                 Record { kind: RecordKind::Connect, line: number, at: 0, skip: 0, take: 0, data: &data };

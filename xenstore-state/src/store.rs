@@ -26,14 +26,20 @@ pub(crate) type Seen = (PermsId, u64);
 impl Store {
     /// The nodes that C xenstored starts with.
     pub(crate) fn new() -> Self {
+        let mut store = Self::bare();
+        store.attach(b"/tool", &[], None);
+        store.attach(b"/tool/xenstored", &[], None);
+        store
+    }
+
+    /// Nothing but the root.
+    pub(crate) fn bare() -> Self {
         let mut tree = Tree::new();
         let perms = tree.perms.intern(&[Entry { domid: 0, access: Access::None, ignored: false }]);
         let root = tree.root(perms, 1);
         let mut store = Self { tree, root, domains: Domains::new(), generation: 1, nodes: 1, bytes: 0 };
         store.bytes = store.tree.size(root);
         store.account_bytes(0, 1, store.bytes, path::ROOT.len());
-        store.attach(b"/tool", &[], None);
-        store.attach(b"/tool/xenstored", &[], None);
         store
     }
 

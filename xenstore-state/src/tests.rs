@@ -9,6 +9,7 @@ mod output;
 mod permissions;
 mod quotas;
 mod roles;
+mod stream;
 mod transactions;
 mod watches;
 mod world;

@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use crate::controller::Controller;
 use anyhow::Context as _;
 use ennead_channel::{Offer, Server, Tagged, XenStoreControl};
 use ennead_os::XenMemory;
 use ennead_runtime::{Runtime, Sandbox};
 use ennead_xen::{EventChannels, GrantedPage, GrantedRegion, Port};
-use crate::controller::Controller;
 use ennead_xenstore_state::service::{Mode, Service};
 use ennead_xenstore_state::{Settings, State};
 use ennead_xs_link::{Answerer, Directory, MAX_BODY, RecordWriter, region_len};

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use ennead_xs_link::{Connect, MAX_BODY, Record, RecordKind, RecordWriter};
 use ennead_xs_wire::{HEADER_LEN, PAYLOAD_MAX};
 
+mod carry;
+
 use super::MESSAGE;
 use crate::Conn;
 

@@ -24,7 +24,10 @@ impl World {
     }
 
     pub(super) fn with(settings: Settings) -> Self {
-        let mut state = State::new(settings);
+        Self::of(State::new(settings))
+    }
+
+    pub(super) fn of(mut state: State) -> Self {
         let operator = state.open(Identity::Operator);
         Self { state, operator, events: BTreeMap::new() }
     }
