@@ -67,7 +67,7 @@ fn xenstore_survives_restarts() {
 }
 
 #[test]
-fn xenstore_survives_a_storm() {
+fn long_xenstore_survives_a_storm() {
     holds("storm");
 }
 

@@ -127,6 +127,10 @@ impl Forgetful for Plain {
     }
 }
 
+fn offset(position: u32) -> usize {
+    usize::try_from(position % RING).expect("small")
+}
+
 /// A guest's end of its ring.
 struct Guest {
     page: LocalMemory,
@@ -137,38 +141,38 @@ struct Guest {
 impl Guest {
     /// Writes at most `most` bytes of its requests; says whether there were any, and whether it rings: as Linux does, only if
     /// everything before was read already.
-    fn send(&mut self, most: usize) -> (bool, bool) {
+    fn send(&mut self, most: u32) -> (bool, bool) {
         let (cons, prod) = (self.page.load(2048), self.page.load(2052));
-        let room = (RING - prod.wrapping_sub(cons)) as usize;
-        let n = room.min(most).min(self.to_send.len());
+        let n =
+            (RING - prod.wrapping_sub(cons)).min(most).min(u32::try_from(self.to_send.len()).expect("short"));
         for i in 0..n {
-            let at = (prod.wrapping_add(i as u32) % RING) as usize;
+            let at = offset(prod.wrapping_add(i));
             let byte = self.to_send.pop_front().expect("n is at most its length");
             self.page.write(at, &[byte]);
         }
-        self.page.store(2052, prod.wrapping_add(n as u32));
+        self.page.store(2052, prod.wrapping_add(n));
         (n > 0, n > 0 && self.page.load(2048) == prod)
     }
 
     /// Reads at most `most` bytes of responses; says whether there were any, and whether it rings: only if the ring was full.
-    fn receive(&mut self, most: usize) -> (bool, bool) {
+    fn receive(&mut self, most: u32) -> (bool, bool) {
         let (cons, prod) = (self.page.load(2056), self.page.load(2060));
         let there = prod.wrapping_sub(cons);
         assert!(there <= RING, "responses overrun the ring");
-        let n = (there as usize).min(most);
+        let n = there.min(most);
         for i in 0..n {
-            let at = (cons.wrapping_add(i as u32) % RING) as usize;
+            let at = offset(cons.wrapping_add(i));
             let mut byte = [0];
             self.page.read(1024 + at, &mut byte);
             self.received.extend(byte);
         }
-        self.page.store(2056, cons.wrapping_add(n as u32));
+        self.page.store(2056, cons.wrapping_add(n));
         (n > 0, n > 0 && there == RING)
     }
 }
 
 /// One turn: which guest, how many bytes it sends and reads.
-type Turn = (u16, usize, usize);
+type Turn = (u16, u32, u32);
 
 /// Runs the guests' requests; Logic dies whenever its lives (numbers of accesses) are over. Gives what each guest received.
 fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64]) -> Vec<Vec<u8>> {
@@ -315,7 +319,7 @@ proptest! {
     #[test]
     fn guests_do_not_notice_that_logic_was_killed(
         requests in prop::collection::vec((1..=GUESTS, request()), 1..40),
-        turns in prop::collection::vec((1..=GUESTS, 1..1100_usize, prop_oneof![Just(0), 1..1100_usize]), 3..12),
+        turns in prop::collection::vec((1..=GUESTS, 1..1100_u32, prop_oneof![Just(0), 1..1100_u32]), 3..12),
         lives in prop::collection::vec(1..400_u64, 1..40),
     ) {
         // A guest of which no turn is would never be heard.

@@ -237,7 +237,9 @@ impl Service {
         match call.req_cons {
             0 => self.state.died(domid),
             1 => self.state.created(domid, None),
-            _ => self.shut_down.push(domid),
+            2 => self.shut_down.push(domid),
+            _ if self.state.exists(domid) => {}
+            _ => self.state.created(domid, None),
         }
         // More of the same look follow.
         if call.rsp_cons == 0 {

@@ -12,7 +12,8 @@ use crate::session::Session;
 
 /// How long a storm may take.
 const PATIENCE: Duration = Duration::from_secs(400);
-/// Guests, all with a ring; domids from 20. The first four make the storm, the fifth has the tools.
+/// Guests, all with a ring; domids from 20. The first four make the storm, the fifth has the tools,
+/// the last one says when it begins.
 const GUESTS: u16 = 20;
 const FIRST: u16 = 20;
 const STORMERS: u16 = 4;
@@ -23,7 +24,7 @@ const KILLS: usize = 20;
 /// The machine's memory.
 const MEMORY_MIB: u32 = 2048;
 /// Seconds that latencies are looked at.
-const LOOK: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_secs(30);
 
 fn guest(domid: u16, role: &str, autostart: bool) -> String {
     let name = domid - FIRST + 1;
@@ -60,6 +61,7 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
         let role = match domid - FIRST {
             0..STORMERS => "storm",
             STORMERS => "tools",
+            n if n + 1 == GUESTS => "last",
             _ => "plain",
         };
         let _ = write!(text, "{}", guest(domid, role, true));
@@ -132,7 +134,7 @@ fn counted(session: &mut Session) -> Result<String> {
         committed += number("committed")?;
         again += number("again")?;
     }
-    let path = format!("/local/domain/{FIRST}/data");
+    let path = format!("/local/domain/{}/data", FIRST + GUESTS - 1);
     let nodes = session.store(&path)?;
     let shared = nodes.get(&format!("{path}/shared")).with_context(|| format!("no count in {nodes:?}"))?;
     anyhow::ensure!(*shared == committed.to_string(), "{shared} counted, {committed} committed");

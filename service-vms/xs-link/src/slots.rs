@@ -61,8 +61,8 @@ pub enum CallKind {
     Mapped = 11,
     /// A ring cannot be mapped, or its guest has broken the protocol: it is not served until it is introduced again.
     Broken = 12,
-    /// Without Xen only: domain `line` exists (`req_cons` 1), has shut down (2), or is gone (0); `rsp_cons` 1: more such
-    /// calls of the same look follow.
+    /// Without Xen only: domain `line` is new (`req_cons` 1), has shut down (2), is there when Logic starts (3), or is gone
+    /// (0); `rsp_cons` 1: more such calls of the same look follow.
     Domain = 13,
 }
 

@@ -63,7 +63,7 @@ pub enum Event {
     Domain {
         /// Whose.
         domid: u16,
-        /// 1: it is there, 2: it has shut down, 0: it is gone.
+        /// 1: it is new, 2: it has shut down, 3: it was there when Logic started, 0: it is gone.
         state: u32,
         /// What else was seen at the same look follows.
         more: bool,

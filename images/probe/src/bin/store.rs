@@ -1,5 +1,5 @@
 //! A guest of XenStore. `probe.role` says what it does: `plain` reads and measures, `storm` makes transactions with three others
-//! for `probe.seconds`, `tools` runs Debian's xenstore-* (files beside it), `flood` asks as much as it can.
+//! for `probe.seconds` once the `last` one is there, `tools` runs Debian's xenstore-* (files beside it), `flood` asks as much as it can.
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
@@ -14,9 +14,10 @@ use ennead_runtime::Runtime;
 use ennead_xs_wire::{Access, Errno, Perm, Request};
 use tracing::info;
 
-/// The domid of the first of the four that make a storm: the node that all of them count in is its.
-const FIRST: u16 = 20;
-const SHARED: &[u8] = b"/local/domain/20/data/shared";
+/// The four that make a storm, and the node that all of them count in: it is that of the guest which is built last.
+const STORMERS: std::ops::Range<u16> = 20..24;
+const LAST: u16 = 39;
+const SHARED: &[u8] = b"/local/domain/39/data/shared";
 
 fn main() -> ! {
     ennead_runtime::run(run)
@@ -29,6 +30,7 @@ fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     runtime.health.report()?;
     match option("role")?.as_str() {
         "storm" => storm(&mut bus)?,
+        "last" => start_the_storm(&mut bus)?,
         "tools" => tools()?,
         "flood" => flood(&mut bus)?,
         _ => {}
@@ -52,14 +54,14 @@ fn connect(bus: &mut XenBus) -> anyhow::Result<()> {
 fn measure(bus: &mut XenBus) -> anyhow::Result<Infallible> {
     loop {
         let mut times = Vec::new();
-        for _ in 0..20 {
+        for _ in 0..9 {
             let start = Instant::now();
             bus.ask(&Request::Read { path: b"data/hello" })??;
             times.push(start.elapsed().as_micros());
-            std::thread::sleep(Duration::from_millis(150));
+            std::thread::sleep(Duration::from_secs(1));
         }
         times.sort_unstable();
-        info!(median_us = times.get(10).copied().unwrap_or_default(), "latency");
+        info!(median_us = times.get(4).copied().unwrap_or_default(), "latency");
     }
 }
 
@@ -71,18 +73,20 @@ fn count(bus: &mut XenBus, tx: u32, path: &[u8]) -> anyhow::Result<Result<u64, E
     Ok(Ok(std::str::from_utf8(&value)?.parse()?))
 }
 
+/// Permissions count only for domains that exist, so the four must be there before.
+fn start_the_storm(bus: &mut XenBus) -> anyhow::Result<()> {
+    bus.ask(&Request::Write { path: SHARED, value: b"0" })??;
+    let mut perms = vec![Perm { access: Access::None, domid: LAST }];
+    perms.extend(STORMERS.map(|domid| Perm { access: Access::Both, domid }));
+    bus.ask(&Request::SetPerms { path: SHARED, perms })??;
+    Ok(())
+}
+
 /// Adds 1 to the shared count and to its own in one transaction, again and again.
 fn storm(bus: &mut XenBus) -> anyhow::Result<()> {
-    let me = std::str::from_utf8(&bus.ask(&Request::Read { path: b"domid" })??)?.parse::<u16>()?;
-    if me == FIRST {
-        bus.ask(&Request::Write { path: SHARED, value: b"0" })??;
-        let mut perms = vec![Perm { access: Access::None, domid: FIRST }];
-        perms.extend((FIRST + 1..FIRST + 4).map(|domid| Perm { access: Access::Both, domid }));
-        bus.ask(&Request::SetPerms { path: SHARED, perms })??;
-    }
     bus.ask(&Request::Write { path: b"data/own", value: b"0" })??;
     while bus.ask(&Request::Read { path: SHARED })?.is_err() {
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_secs(1));
     }
     let end = Instant::now() + Duration::from_secs(number("seconds")?);
     let (mut committed, mut again) = (0_u64, 0_u64);
