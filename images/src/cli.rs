@@ -123,7 +123,8 @@ fn run_help() -> String {
     format!(
         "Without --build-only, --check or --keep the host is switched off once its VMs have been shown.\n\n\
          Scenarios:\n{scenarios}  {:10} all of them\n\n\
-         Commands on the serial console (--keep): list, build NAME, destroy NAME, poweroff, reboot.\n\
+         Commands on the serial console (--keep): list, build NAME, destroy NAME, restart NAME,\n\
+         store PATH, poweroff, reboot.\n\
          Built artefacts are kept in $ENNEAD_CACHE (else ~/.cache/ennead); images/README.md lists the milestones.",
         "all"
     )

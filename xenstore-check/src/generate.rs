@@ -200,7 +200,12 @@ impl Generator {
             (Who::Guest(domid), _) | (_, Region::Home(domid)) => domid,
             _ => 0,
         };
-        let perms = perms(&mut self.rng, likely);
+        let mut perms = perms(&mut self.rng, likely);
+        let stays = region == Region::Top || (matches!(region, Region::Shared(_)) && path == region.root());
+        if let (Some(owner), true) = (perms.first_mut(), stays) {
+            // A dead domain's nodes go, and with the root all others: C removes all but the root itself then.
+            owner.domid = 0;
+        }
         let offset = pick(&mut self.rng, &[0, 0, 0, 2, 3, 1000, 4080, 5000]).unwrap_or(0);
         let path = path.as_slice();
         let (request, writes) = match kind {

@@ -32,11 +32,15 @@ pub(crate) fn serve(runtime: Runtime) -> anyhow::Result<Infallible> {
     let bell = events.bind_interdomain(state.domid, Port(directory.port))?;
     let Ok(caller) = Caller::attach(XenMemory(region)) else { bail!("XenStore-State is of another version") };
     Sandbox::new().keep_device("/dev/xen/gntdev").enter().context("Cannot drop privileges")?;
-    runtime.health.report()?;
-    info!(pages = grefs.len(), "healthy");
+    info!(pages = grefs.len(), "attached");
     let world = Vm { events, bell, held: Vec::with_capacity(HELD) };
     let mut serve = Serve::new(caller, world, Memory::new)?;
-    let Err(stop) = serve.attach().and_then(|()| serve.run());
+    // It is well once it serves.
+    let attached = serve.attach();
+    if attached.is_ok() {
+        runtime.health.report()?;
+    }
+    let Err(stop) = attached.and_then(|()| serve.run());
     crate::report(stop);
     std::process::exit(1)
 }
