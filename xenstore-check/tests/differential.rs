@@ -67,3 +67,14 @@ fn ours_equals_c() {
     let (c, ours) = (|| Daemon::c(&peers), || Daemon::ours(&ours));
     differential::run(&c, &ours, 40..46, STEPS, SHOW).unwrap();
 }
+
+/// In these sequences the operator's transactions starve and guests are slowed: they must be answered all the same.
+#[test]
+fn guests_that_are_slowed_are_answered() {
+    let peers = Peers::get().unwrap();
+    let ours = Ours::build(Profile::Debug).unwrap();
+    let (c, ours) = (|| Daemon::c(&peers), || Daemon::ours(&ours));
+    for seed in [458, 587, 689] {
+        differential::run(&c, &ours, seed..seed + 1, 400, SHOW).unwrap();
+    }
+}

@@ -30,6 +30,21 @@ pub enum Kind {
     Resume = 9,
 }
 
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Message,
+        Self::Packet,
+        Self::Connect,
+        Self::Disconnect,
+        Self::Opened,
+        Self::Raw,
+        Self::Drop,
+        Self::Hold,
+        Self::Resume,
+    ];
+}
+
 /// One record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
@@ -152,16 +167,7 @@ impl<'a> Iterator for Records<'a> {
 
     fn next(&mut self) -> Option<Record<'a>> {
         let [kind, line, at, len] = words(self.0)?;
-        let kinds = [
-            Kind::Message,
-            Kind::Packet,
-            Kind::Connect,
-            Kind::Disconnect,
-            Kind::Opened,
-            Kind::Raw,
-            Kind::Drop,
-        ];
-        let kind = kinds.into_iter().find(|k| *k as u32 == kind)?;
+        let kind = Kind::ALL.into_iter().find(|k| *k as u32 == kind)?;
         let short = |i: usize| Some(u16::from_le_bytes(self.0.get(i..i + 2)?.try_into().ok()?));
         let (skip, take) = (short(16)?, short(18)?);
         let rest = self.0.get(HEADER..)?;

@@ -98,6 +98,16 @@ fn a_connect_and_a_directory_come_back() {
 }
 
 #[test]
+fn every_kind_of_record_comes_back() {
+    let mut writer = RecordWriter::default();
+    for kind in RecordKind::ALL {
+        assert!(writer.push_bare(kind, 7));
+    }
+    let back: Vec<_> = Records(writer.bytes()).map(|record| record.kind).collect();
+    assert_eq!(back, RecordKind::ALL);
+}
+
+#[test]
 fn records_come_back_until_an_answer_is_full() {
     let mut writer = RecordWriter::default();
     let data = [7; 1000];

@@ -115,12 +115,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
                 Step::Drop => self.dropped(answer.kind, line),
                 // It stays busy until `Resume`.
                 Step::Hold => busy = true,
-                Step::Resume => {
-                    if let Some(guest) = self.lines.guest(line) {
-                        guest.busy = false;
-                    }
-                    self.look_at_ring(line, false)?;
-                }
+                Step::Resume => self.proceed(line)?,
                 Step::Nothing => {}
             }
         }
@@ -163,8 +158,19 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         if busy {
             return Ok(());
         }
+        if answer.kind == CallKind::Request {
+            return self.proceed(line);
+        }
+        if let Some(guest) = self.lines.guest(line) {
+            guest.busy = false;
+        }
+        self.look_at_ring(line, false)
+    }
+
+    /// A ring's request is answered: the next one's turn has come.
+    fn proceed(&mut self, line: u32) -> Result<(), Stop> {
         let Some(guest) = self.lines.guest(line) else { return Ok(()) };
-        if guest.stashed && answer.kind == CallKind::Request {
+        if guest.stashed {
             // The bytes behind the message that was stashed may be a whole message as well.
             return self.call(CallKind::Stash, line, &[]);
         }
