@@ -14,16 +14,17 @@ pub enum Reply<'a> {
     /// `OK\0`
     Done,
     /// Bytes as they are, no NUL added: a value, or the text of CONTROL.
-    Bytes(&'a [u8]),
+    Bytes(#[serde(with = "serde_bytes")] &'a [u8]),
     /// A path; a NUL is added.
-    Path(&'a [u8]),
+    Path(#[serde(with = "serde_bytes")] &'a [u8]),
     /// Names of children, each with its NUL already.
-    Names(&'a [u8]),
+    Names(#[serde(with = "serde_bytes")] &'a [u8]),
     /// `generation\0` and a piece of the listing (names each with their NUL already); the last piece gets one NUL more.
     Part {
         /// Changes when the listing changes.
         generation: u64,
         /// The piece.
+        #[serde(with = "serde_bytes")]
         names: &'a [u8],
         /// No more to come.
         last: bool,
@@ -55,8 +56,10 @@ pub enum Message<'a> {
     /// A watch fired.
     Event {
         /// What changed, as the watcher named it (relative to a relative watch).
+        #[serde(with = "serde_bytes")]
         path: &'a [u8],
         /// The watcher's token.
+        #[serde(with = "serde_bytes")]
         token: &'a [u8],
     },
 }

@@ -19,27 +19,35 @@ mod encode;
 #[allow(missing_docs, reason = "the names are the specification's")]
 pub enum Request<'a> {
     /// A command and its arguments, each with a NUL.
-    Control(&'a [u8]),
+    Control(#[serde(with = "serde_bytes")] &'a [u8]),
     Directory {
+        #[serde(with = "serde_bytes")]
         path: &'a [u8],
     },
     /// A listing in pieces, from byte `offset` of the whole (each name with its NUL).
     DirectoryPart {
+        #[serde(with = "serde_bytes")]
         path: &'a [u8],
         offset: u32,
     },
     Read {
+        #[serde(with = "serde_bytes")]
         path: &'a [u8],
     },
     GetPerms {
+        #[serde(with = "serde_bytes")]
         path: &'a [u8],
     },
     Watch {
+        #[serde(with = "serde_bytes")]
         path: &'a [u8],
+        #[serde(with = "serde_bytes")]
         token: &'a [u8],
     },
     Unwatch {
+        #[serde(with = "serde_bytes")]
         path: &'a [u8],
+        #[serde(with = "serde_bytes")]
         token: &'a [u8],
     },
     TransactionStart,
@@ -60,16 +68,21 @@ pub enum Request<'a> {
     },
     /// `value` may hold any bytes.
     Write {
+        #[serde(with = "serde_bytes")]
         path: &'a [u8],
+        #[serde(with = "serde_bytes")]
         value: &'a [u8],
     },
     Mkdir {
+        #[serde(with = "serde_bytes")]
         path: &'a [u8],
     },
     Rm {
+        #[serde(with = "serde_bytes")]
         path: &'a [u8],
     },
     SetPerms {
+        #[serde(with = "serde_bytes")]
         path: &'a [u8],
         perms: Vec<Perm>,
     },
