@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use ennead_xs_wire::{Header, PAYLOAD_MAX, Raw, Request};
+use ennead_xs_wire::{PAYLOAD_MAX, Raw, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::bus::Function;
@@ -57,16 +57,13 @@ impl<S: Read + Write + AsFd> Publisher<S> {
 
     fn write(&mut self, path: &str, value: &str, deadline: Instant) -> anyhow::Result<()> {
         let request = Request::Write { path: path.as_bytes(), value: value.as_bytes() };
-        let mut payload = Vec::new();
-        request.encode(&mut payload);
-        let header = Header { op: request.op() as u32, request_id: 0, tx_id: 0, len: payload.len() };
-        self.0.write_all(&[&header.encode(), payload.as_slice()].concat())?;
+        self.0.write_all(&request.message(0, 0))?;
         let mut answer = Vec::new();
         loop {
             if let Some((raw, _)) = Raw::split(&answer)? {
                 match raw.error() {
                     Some(errno) => bail!("XenStore refused: {errno}"),
-                    None if raw.header.op != header.op => bail!("XenStore answered something else"),
+                    None if raw.header.op != request.op() as u32 => bail!("XenStore answered something else"),
                     None => return Ok(()),
                 }
             }
@@ -96,7 +93,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    use ennead_xs_wire::{Errno, Message, Reply};
+    use ennead_xs_wire::{Errno, Header, Message, Reply};
 
     use super::*;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ennead_os::{Link, SharedMemory, Spin};
+use ennead_os::{Link, SharedMemory, Spin, listen};
 use ennead_xenstore_logic::serve::{Actor, EVENTS, Event, Moved, Stop, World};
 use ennead_xs_link::MAX_LINES;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -99,16 +99,6 @@ impl Process {
         }
         Ok(())
     }
-}
-
-fn listen(path: &Path) -> std::io::Result<UnixListener> {
-    // A socket that a predecessor left. Anything else there is not ours to remove.
-    if std::fs::symlink_metadata(path)
-        .is_ok_and(|m| std::os::unix::fs::FileTypeExt::is_socket(&m.file_type()))
-    {
-        std::fs::remove_file(path)?;
-    }
-    UnixListener::bind(path)
 }
 
 impl World for Process {

@@ -1,14 +1,12 @@
 //! State as an ordinary process: Logic connects to a socket and gets shared memory.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use ennead_os::{Link, SharedMemory, Spin};
+use ennead_os::{Link, SharedMemory, Spin, listen};
 use ennead_xenstore_state::service::Service;
 use ennead_xs_link::{Answerer, MAX_BODY, RecordWriter, region_len};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -148,13 +146,4 @@ fn accept(listener: &UnixListener) -> io::Result<Served> {
     let answerer = Answerer::create(SharedMemory::new(region_len(SLOTS))?);
     let link = Link::offer(peer, answerer.memory())?;
     Ok(Served { link, answerer })
-}
-
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    // A socket that a predecessor left. Anything else there is not ours to remove.
-    if fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
-        fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    Ok(listener)
 }

@@ -10,7 +10,7 @@ mod xen;
 
 pub use arena::{Arena, INPUT_LEN, OUTPUT_LEN, Size};
 pub use heap::ArenaHeap;
-pub use link::Link;
+pub use link::{Link, listen};
 pub use shared::SharedMemory;
 pub use spin::Spin;
 pub use xen::XenMemory;

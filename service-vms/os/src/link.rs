@@ -1,10 +1,12 @@
 //! How the two halves find each other's memory as ordinary processes: State listens on a socket, and gives whoever connects a
 //! region and two doorbells. The connection itself then only says that the other process lives.
 
+use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use rustix::event::EventfdFlags;
@@ -14,6 +16,17 @@ use rustix::net::{
 };
 
 use crate::SharedMemory;
+
+/// Listens on a socket, whose file a predecessor may have left.
+///
+/// # Errors
+/// The kernel's; anything else than a socket there is not ours to remove.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    if fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
+        fs::remove_file(path)?;
+    }
+    UnixListener::bind(path)
+}
 
 /// One end.
 #[derive(Debug)]

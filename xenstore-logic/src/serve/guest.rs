@@ -1,9 +1,9 @@
 //! Lines on guests' rings. A ring moves only after State has committed: it then says how far.
 
 use ennead_xs_link::{Call, CallKind, Connect, Shared};
+use ennead_xs_wire::Raw;
 
 use super::lines::{Guest, Line};
-use super::socket::message_len;
 use super::{Serve, Stop, World, handler};
 use crate::handler::Forgetful;
 use crate::ring::{self, Fault};
@@ -83,8 +83,8 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         ring::read_requests(&guest.page, waiting.cons, bytes);
         let after = |n: usize| waiting.cons.wrapping_add(u32::try_from(n).unwrap_or(0));
         if !guest.stashed {
-            let total = message_len(bytes).map_err(|()| Fault::Protocol)?;
-            if let Some(message) = total.and_then(|total| bytes.get(..total)) {
+            let whole = Raw::split(bytes).map_err(|_| Fault::Protocol)?;
+            if let Some(message) = whole.and_then(|(_, len)| bytes.get(..len)) {
                 let used = self.memory.run(handler::parse, message, &mut self.scratch);
                 return Ok(Some((CallKind::Request, after(message.len()), used)));
             }

@@ -1,7 +1,7 @@
 //! Lines on sockets, for development and tests.
 
 use ennead_xs_link::{Call, CallKind, Shared};
-use ennead_xs_wire::{HEADER_LEN, PAYLOAD_MAX};
+use ennead_xs_wire::Raw;
 
 use super::lines::Line;
 use super::{Moved, OUTBOX, Serve, Stop, World, handler};
@@ -11,16 +11,6 @@ use crate::handler::Forgetful;
 const STASH: usize = 4096;
 /// Most bytes of unsent replies in one call.
 const UNSENT: usize = ennead_xs_link::MAX_BODY;
-
-/// Bytes of the message at the start of `bytes`: `None` if its header is not complete, `Err` if it is too long.
-pub(super) fn message_len(bytes: &[u8]) -> Result<Option<usize>, ()> {
-    let Some(len) = bytes.get(HEADER_LEN - 4..HEADER_LEN) else { return Ok(None) };
-    let len = len.try_into().map_or(u32::MAX, u32::from_le_bytes);
-    match usize::try_from(len) {
-        Ok(len) if len <= PAYLOAD_MAX => Ok(Some(HEADER_LEN + len)),
-        _ => Err(()),
-    }
-}
 
 impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
     /// Reads what a client sent, and makes calls of it.
@@ -35,8 +25,8 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         let mut at = 0;
         while !stashed && at < n {
             let rest = self.inbox.get(at..n).unwrap_or_default();
-            match message_len(rest) {
-                Ok(Some(len)) if len <= rest.len() => {
+            match Raw::split(rest) {
+                Ok(Some((_, len))) => {
                     self.make_room()?;
                     let message = self.inbox.get(at..at + len).unwrap_or_default();
                     let used = self.memory.run(handler::parse, message, &mut self.scratch);
@@ -44,8 +34,8 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
                     self.submit(&call, used)?;
                     at += len;
                 }
-                Ok(_) => break,
-                Err(()) => return self.hang_up(line),
+                Ok(None) => break,
+                Err(_) => return self.hang_up(line),
             }
         }
         while at < n {

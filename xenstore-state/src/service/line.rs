@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use ennead_xs_link::{Connect, MAX_BODY, Record, RecordKind, RecordWriter};
-use ennead_xs_wire::{HEADER_LEN, PAYLOAD_MAX};
+use ennead_xs_wire::{Raw, TooLong};
 
 mod carry;
 
@@ -33,19 +33,12 @@ impl Stash {
             return Err(());
         }
         self.bytes.extend_from_slice(bytes);
-        self.first().map(|_| ())
+        self.first().map_or(Err(()), |_| Ok(()))
     }
 
     /// Bytes of the first message, if it is complete.
-    fn first(&self) -> Result<Option<usize>, ()> {
-        let Some(len) = self.bytes.get(HEADER_LEN - 4..HEADER_LEN) else { return Ok(None) };
-        let len = len.try_into().map_or(u32::MAX, u32::from_le_bytes);
-        match usize::try_from(len) {
-            Ok(len) if len <= PAYLOAD_MAX => {
-                Ok(Some(HEADER_LEN + len).filter(|total| *total <= self.bytes.len()))
-            }
-            _ => Err(()),
-        }
+    fn first(&self) -> Result<Option<usize>, TooLong> {
+        Ok(Raw::split(&self.bytes)?.map(|(_, len)| len))
     }
 
     /// The request of the handed message has come.
