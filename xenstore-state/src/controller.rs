@@ -36,6 +36,10 @@ impl Controller {
                 state.created(domid, manager);
                 Reply::Done
             }
+            Request::Toolstack { domid } => {
+                state.set_role(domid, Role::Toolstack { backends: Vec::new() });
+                Reply::Done
+            }
             Request::Introduce { domid, port, manager } => done(state.introduce(domid, port, manager)),
             Request::Rebound { domid, port } => done(state.rebound(domid, port)),
             Request::Release { domid } => state.release(domid).map_or_else(Reply::Refused, |()| Reply::Done),

@@ -4,6 +4,7 @@
 mod controller;
 mod process;
 mod saved;
+mod settings;
 mod vm;
 
 use std::path::PathBuf;

@@ -4,13 +4,14 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use crate::controller::Controller;
+use crate::settings::settings;
 use anyhow::Context as _;
 use ennead_channel::{Offer, Server, Tagged, XenStoreControl};
 use ennead_os::XenMemory;
 use ennead_runtime::{Runtime, Sandbox};
 use ennead_xen::{EventChannels, GrantedPage, GrantedRegion, Port};
 use ennead_xenstore_state::service::{Mode, Service};
-use ennead_xenstore_state::{Settings, State};
+use ennead_xenstore_state::{Quotas, State};
 use ennead_xs_link::{Answerer, Directory, MAX_BODY, RecordWriter, region_len};
 use tracing::{info, warn};
 
@@ -44,7 +45,9 @@ struct Vm {
 pub(crate) fn serve(runtime: Runtime) -> anyhow::Result<Infallible> {
     info!("started");
     let events = EventChannels::open().context("Cannot open the event channels")?;
-    let mut service = Service::new(State::new(Settings::default()), Mode::Xen);
+    let settings = settings(&runtime.params.quotas)?;
+    tell_quotas(&settings.quotas);
+    let mut service = Service::new(State::new(settings), Mode::Xen);
     let (mut controls, mut logic) = (Vec::new(), None);
     // In this order, so that each client finds its page under the gref that it expects.
     for client in &runtime.params.answers {
@@ -73,6 +76,16 @@ pub(crate) fn serve(runtime: Runtime) -> anyhow::Result<Infallible> {
     info!(available_kib = available_kib()?, "memory");
     runtime.health.report()?;
     vm.run()
+}
+
+/// What guests may use.
+fn tell_quotas(quotas: &Quotas) {
+    let Quotas { nodes, node_size, watches, transactions, .. } = *quotas;
+    let Quotas { transaction_nodes, permissions, path_max, memory, events, .. } = *quotas;
+    info!(
+        nodes,
+        node_size, watches, transactions, transaction_nodes, permissions, path_max, memory, events, "quotas"
+    );
 }
 
 /// What Linux says could still be had, KiB.

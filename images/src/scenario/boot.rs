@@ -76,7 +76,7 @@ fn no_bootstrapper(plan: &Plan, list: &VmList) -> Result<String> {
         let wrong =
             [Kind::Bootstrapper.running_type(), Kind::Bootstrapper.building_type()].contains(&vm.flask_type);
         anyhow::ensure!(!wrong, "{} (domid {}) has the type {}", vm.name, vm.domid, vm.flask_type);
-        let own = plan.vm(&vm.name).map(|vm| vm.kind.running_type());
+        let own = plan.vm(&vm.name).map(Vm::running_type);
         anyhow::ensure!(own.as_deref() == Some(&vm.flask_type), "{} has the type {}", vm.name, vm.flask_type);
     }
     Ok(list.vms.iter().map(|vm| vm.flask_type.as_str()).collect::<Vec<_>>().join(", "))

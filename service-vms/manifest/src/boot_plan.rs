@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::plan::{BootPlan, Device, Kind, Plan, Vm};
+use crate::plan::{BootPlan, Device, Kind, Plan, Tenant, Vm};
 use crate::rules::{self, MAX_DOMID, MAX_MEMORY_MIB, MAX_VCPUS, is_name};
 
 /// Bytes that a boot plan may at most have as TOML.
@@ -55,9 +55,9 @@ impl BootPlan {
     ///
     /// Guaranteed of the result: every name is one (`is_name`) and unique; domids are unique and in range, and 0 is the
     /// bootstrapper's; there is one bootstrapper, one builder, one pciback, at most one of each half of
-    /// XenStore, which comes before every VM with a ring; each VM's kernel is known and, but for the
-    /// bootstrapper, both its images are there; hashes are SHA-256; peers exist; VMs come in the order of start;
-    /// memory and vCPUs are in range.
+    /// XenStore, which comes before every VM with a ring; tenants' names are unique, and each has a toolstack of its
+    /// own, which names it; each VM's kernel is known and, but for the bootstrapper, both its images are there; hashes
+    /// are SHA-256; peers exist; VMs come in the order of start; memory, vCPUs and quotas are in range.
     ///
     /// # Errors
     /// If the text is longer than `MAX_BOOT_PLAN_LENGTH`, is no boot plan, or one of these does not hold.
@@ -125,13 +125,7 @@ impl Plan {
             }
             ensure(earlier.insert(vm.name.as_str()), || format!("two VMs are called {}", vm.name))?;
         }
-        for tenant in &self.tenants {
-            name("tenant", &tenant.name)?;
-            let toolstack = self.vm(&tenant.toolstack);
-            ensure(toolstack.is_some_and(|vm| vm.kind == Kind::Toolstack), || {
-                format!("tenant {} has no toolstack {:?}", tenant.name, tenant.toolstack)
-            })?;
-        }
+        self.validate_tenants()?;
         for guest in &self.guests {
             name("guest", &guest.name)?;
             ensure(self.tenants.iter().any(|tenant| tenant.name == guest.tenant), || {
@@ -143,6 +137,29 @@ impl Plan {
 }
 
 impl Plan {
+    /// Labels of VMs are made of tenants' names: each toolstack is its tenant's, and no two tenants' labels are one.
+    fn validate_tenants(&self) -> Result<(), BootPlanError> {
+        let mut names = BTreeSet::new();
+        for tenant in &self.tenants {
+            let called = &tenant.name;
+            name("tenant", called)?;
+            ensure(!rules::is_type_ending(called), || format!("{called:?} is no name for a tenant"))?;
+            ensure(names.insert(called), || format!("two tenants are called {called}"))?;
+            let toolstack = self.vm(&tenant.toolstack).filter(|vm| vm.kind == Kind::Toolstack);
+            ensure(toolstack.is_some_and(|vm| vm.tenant.as_ref() == Some(called)), || {
+                format!("tenant {called} has no toolstack {:?}", tenant.toolstack)
+            })?;
+        }
+        for vm in self.vms.iter().filter(|vm| vm.tenant.is_some()) {
+            let its =
+                |tenant: &Tenant| tenant.toolstack == vm.name && vm.tenant.as_ref() == Some(&tenant.name);
+            ensure(self.tenants.iter().any(its), || {
+                format!("VM {} is not the toolstack of the tenant that it names", vm.name)
+            })?;
+        }
+        Ok(())
+    }
+
     fn is_logic(&self, name: &str) -> bool {
         self.vm(name).is_some_and(|vm| vm.kind == Kind::XenstoreLogic)
     }
@@ -165,6 +182,11 @@ impl Vm {
             format!("VM {vm} has {} MiB of memory", self.memory_mib)
         })?;
         ensure((1..=MAX_VCPUS).contains(&self.vcpus), || format!("VM {vm} has {} vCPUs", self.vcpus))?;
+        for (quota, value) in &self.quotas {
+            ensure(self.kind == Kind::XenstoreState && quota.range().contains(value), || {
+                format!("VM {vm} of kind {} has the quota {quota} = {value}", self.kind)
+            })?;
+        }
         let peers = self.talks_to.iter().map(|channel| &channel.peer).chain(&self.answers);
         for peer in peers {
             ensure(all.contains(peer.as_str()), || format!("VM {vm} has the unknown peer {peer:?}"))?;

@@ -1,11 +1,13 @@
-//! FLASK types of service VMs. The policy defines them, Builder gives them: both take the names from here.
+//! FLASK types of VMs. The policy defines them, Builder gives them: both take the names from here.
 
-use crate::{Kind, Vm};
+use std::collections::BTreeSet;
+
+use crate::{Kind, Plan, Tenant, Vm};
 
 impl Kind {
     /// Its name in FLASK types.
     #[must_use]
-    pub fn stem(self) -> &'static str {
+    pub const fn stem(self) -> &'static str {
         match self {
             Self::Bootstrapper => "bootstrapper",
             Self::Builder => "builder",
@@ -19,30 +21,64 @@ impl Kind {
         }
     }
 
-    /// The type that a VM of this kind runs as.
+    /// The type that a VM of this kind runs as, if it is no tenant's.
     #[must_use]
     pub fn running_type(self) -> String {
-        format!("{}_t", self.stem())
+        running(self.stem())
     }
 
-    /// The type that a VM of this kind starts with: its running type, but for pciback, which has more rights until Builder
-    /// seals it.
+    /// The type that a VM of this kind starts with, if it is no tenant's: its running type, but for pciback, which has more
+    /// rights until Builder seals it.
     #[must_use]
     pub fn starting_type(self) -> String {
-        match self {
-            Self::Pciback => format!("{}_starting_t", self.stem()),
-            _ => self.running_type(),
-        }
+        starting(self, self.stem())
     }
 
-    /// The type of a VM of this kind while its memory is being filled.
+    /// The type of a VM of this kind while its memory is being filled, if it is no tenant's.
     #[must_use]
     pub fn building_type(self) -> String {
-        format!("{}_building_t", self.stem())
+        building(self.stem())
+    }
+}
+
+impl Plan {
+    /// Every type that one of ours gives a VM or a guest.
+    #[must_use]
+    pub fn labels(&self) -> BTreeSet<String> {
+        let vms = self.vms.iter().filter(|vm| vm.kind != Kind::Bootstrapper);
+        let of_vms = vms.flat_map(|vm| [vm.building_type(), vm.starting_type(), vm.running_type()]);
+        let of_guests = |tenant: &Tenant| [tenant.guest_building_type(), tenant.guest_running_type()];
+        of_vms.chain(self.tenants.iter().flat_map(of_guests)).collect()
     }
 }
 
 impl Vm {
+    /// Its name in FLASK types: its kind's, and its tenant's if it has one. So VMs of one kind have one type, but those of two
+    /// tenants never.
+    #[must_use]
+    pub fn stem(&self) -> String {
+        let kind = self.kind.stem();
+        self.tenant.as_ref().map_or_else(|| kind.to_owned(), |tenant| format!("{kind}_{}", word(tenant)))
+    }
+
+    /// The type that it runs as.
+    #[must_use]
+    pub fn running_type(&self) -> String {
+        running(&self.stem())
+    }
+
+    /// The type that it starts with: its running type, but for pciback, which has more rights until Builder seals it.
+    #[must_use]
+    pub fn starting_type(&self) -> String {
+        starting(self.kind, &self.stem())
+    }
+
+    /// Its type while its memory is being filled.
+    #[must_use]
+    pub fn building_type(&self) -> String {
+        building(&self.stem())
+    }
+
     /// Name of its kernel's image.
     #[must_use]
     pub fn kernel_image(&self) -> String {
@@ -54,6 +90,43 @@ impl Vm {
     pub fn ramdisk_image(&self) -> String {
         format!("{}.ramdisk", self.program)
     }
+}
+
+impl Tenant {
+    /// The name of its guests in FLASK types.
+    #[must_use]
+    pub fn guest_stem(&self) -> String {
+        format!("guest_{}", word(&self.name))
+    }
+
+    /// The type that its guests run as.
+    #[must_use]
+    pub fn guest_running_type(&self) -> String {
+        running(&self.guest_stem())
+    }
+
+    /// The type of its guests while their memory is being filled.
+    #[must_use]
+    pub fn guest_building_type(&self) -> String {
+        building(&self.guest_stem())
+    }
+}
+
+/// A tenant's name as a part of a type's. (A name has no `_`, so no two become one.)
+fn word(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+fn running(stem: &str) -> String {
+    format!("{stem}_t")
+}
+
+fn starting(kind: Kind, stem: &str) -> String {
+    if kind == Kind::Pciback { format!("{stem}_starting_t") } else { running(stem) }
+}
+
+fn building(stem: &str) -> String {
+    format!("{stem}_building_t")
 }
 
 /// The full FLASK context of a type (user:role:type), as `FLASK_CONTEXT_TO_SID` takes it.

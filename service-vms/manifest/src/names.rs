@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::plan::{Device, DeviceClass, Kind, Permission, RestartPolicy};
+use crate::plan::{Device, DeviceClass, Kind, Permission, Quota, RestartPolicy};
 
 macro_rules! words {
     ($type:ident: $($variant:ident = $word:literal),+ $(,)?) => {
@@ -53,6 +53,18 @@ words! { Permission:
 
 words! { DeviceClass: Network = "network", Storage = "storage" }
 
+words! { Quota:
+    Nodes = "nodes",
+    NodeSize = "node-size",
+    Watches = "watches",
+    Transactions = "transactions",
+    TransactionNodes = "transaction-nodes",
+    Permissions = "permissions",
+    PathMax = "path-max",
+    Memory = "memory",
+    Events = "events",
+}
+
 words! { RestartPolicy: Never = "never", OnCrash = "on-crash", OnRequest = "on-request", Every = "every" }
 
 impl fmt::Display for Device {
@@ -79,6 +91,7 @@ mod tests {
         Kind::ALL.iter().for_each(|v| assert_word(v, v.as_str()));
         Permission::ALL.iter().for_each(|v| assert_word(v, v.as_str()));
         DeviceClass::ALL.iter().for_each(|v| assert_word(v, v.as_str()));
+        Quota::ALL.iter().for_each(|v| assert_word(v, v.as_str()));
         RestartPolicy::ALL.iter().for_each(|v| assert_word(v, v.as_str()));
     }
 }

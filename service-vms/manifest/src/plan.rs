@@ -115,6 +115,30 @@ pub enum DeviceClass {
     Storage,
 }
 
+/// What one guest may use of XenStore, by name. What is not set is as Xen 4.17 has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quota {
+    /// Nodes that it owns.
+    Nodes,
+    /// Bytes of one node: value, permissions and the names of its children.
+    NodeSize,
+    /// Watches.
+    Watches,
+    /// Open transactions.
+    Transactions,
+    /// Nodes that one transaction looks at or changes.
+    TransactionNodes,
+    /// Permissions of one node.
+    Permissions,
+    /// Bytes of a path.
+    PathMax,
+    /// Bytes of all its nodes, watches and transactions together.
+    Memory,
+    /// Events that wait until it reads them.
+    Events,
+}
+
 /// When a VM is rebuilt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -148,6 +172,9 @@ pub struct Vm {
     pub name: String,
     /// What it is for.
     pub kind: Kind,
+    /// The tenant whose toolstack it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// Fixed domid, 0 to 32751 (0 is the bootstrapper's).
     pub domid: u16,
     /// The second domid of a VM that its own successor replaces (builder, xenstore-state).
@@ -172,6 +199,9 @@ pub struct Vm {
     /// Its XenStore ring; `None`: it has none, and its kernel finds no XenStore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xenstore: Option<Ring>,
+    /// What one guest may use of XenStore, where that differs from Xen's defaults (only of kind `xenstore-state`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quotas: BTreeMap<Quota, u32>,
     /// What it may do.
     pub may: Vec<Grant>,
     /// VMs that must be healthy before it is built.

@@ -5,7 +5,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::plan::{Device, DeviceClass, Iommu, Kind, Permission, RestartPolicy};
+use crate::plan::{Device, DeviceClass, Iommu, Kind, Permission, Quota, RestartPolicy};
 use crate::report::{Errors, Span, closest, code, suggest};
 use crate::rules::{MAX_DOMID, MAX_MEMORY_MIB, MAX_VCPUS, is_pci_address};
 use crate::table::{At, Key, Reasoned, Section, Value, string};
@@ -48,6 +48,7 @@ pub(crate) struct RawVm {
     pub(crate) talks_to: Vec<Reasoned<String>>,
     pub(crate) answers: Vec<At<String>>,
     pub(crate) xenstore: Option<RawRing>,
+    pub(crate) quotas: Option<RawQuotas>,
     pub(crate) may: Vec<Reasoned<Permission>>,
     pub(crate) after: Vec<At<String>>,
     pub(crate) built_by_bootstrapper: Option<At<bool>>,
@@ -61,7 +62,14 @@ pub(crate) struct RawVm {
 pub(crate) struct RawRing {
     /// Place of the key.
     pub(crate) span: Span,
-    pub(crate) reason: At<String>,
+    pub(crate) reason: Option<At<String>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct RawQuotas {
+    /// Place of the section's name.
+    pub(crate) span: Span,
+    pub(crate) set: Vec<(Quota, At<u32>)>,
 }
 
 #[derive(Debug)]
@@ -87,6 +95,14 @@ pub(crate) struct RawGuest {
     pub(crate) name: At<String>,
     pub(crate) tenant: Option<At<String>>,
     pub(crate) config: Option<At<String>>,
+}
+
+impl Raw {
+    /// The first tenant that says that this VM is its toolstack.
+    pub(crate) fn tenant_of(&self, vm: &RawVm) -> Option<&RawTenant> {
+        let is_its = |name: &At<String>| name.value == vm.name.value;
+        self.tenants.iter().find(|tenant| tenant.toolstack.as_ref().is_some_and(is_its))
+    }
 }
 
 impl RawVm {
@@ -135,7 +151,20 @@ const VM: &[Key] = &[
     Key("autostart", "true"),
     Key("restart", "{ policy = \"on-crash\" }"),
     Key("talks-to", "{ builder = \"why\" }"),
+    Key("quotas", "{ nodes = 1000 }"),
     Key("may", "{ write-host-console = \"why\" }"),
+];
+/// Xen 4.17's defaults, where it has any.
+const QUOTAS: &[Key] = &[
+    Key(Quota::Nodes.as_str(), "1000"),
+    Key(Quota::NodeSize.as_str(), "2048"),
+    Key(Quota::Watches.as_str(), "128"),
+    Key(Quota::Transactions.as_str(), "10"),
+    Key(Quota::TransactionNodes.as_str(), "1024"),
+    Key(Quota::Permissions.as_str(), "5"),
+    Key(Quota::PathMax.as_str(), "2048"),
+    Key(Quota::Memory.as_str(), "2621440"),
+    Key(Quota::Events.as_str(), "256"),
 ];
 const RESTART: &[Key] = &[Key("policy", "\"on-crash\""), Key("every-seconds", "3600")];
 const TENANT: &[Key] =
@@ -296,6 +325,7 @@ fn vm(name: At<String>, section: &Section<'_>, errors: &mut Errors<'_>) -> RawVm
             _ => value.wrong_type("`true` or `false`", errors),
         }),
         restart: section.need("restart", VM, errors, |value, errors| restart(section, value, errors)),
+        quotas: section.section("quotas", QUOTAS, errors).map(|section| quotas(&section, errors)),
         talks_to: section.reasons("talks-to", |key, _| Some(key.get_ref().to_string()), errors),
         may: section.reasons("may", permission, errors),
         name,
@@ -304,8 +334,13 @@ fn vm(name: At<String>, section: &Section<'_>, errors: &mut Errors<'_>) -> RawVm
 
 fn ring(vm: &Section<'_>, errors: &mut Errors<'_>) -> Option<RawRing> {
     let (key, _) = vm.table.get_key_value("xenstore")?;
-    let reason = vm.take("xenstore", VM, errors, string)?;
-    Some(RawRing { span: key.span().into(), reason })
+    Some(RawRing { span: key.span().into(), reason: vm.take("xenstore", VM, errors, string) })
+}
+
+fn quotas(section: &Section<'_>, errors: &mut Errors<'_>) -> RawQuotas {
+    let mut read =
+        |quota: Quota| Some((quota, section.number(quota.as_str(), QUOTAS, quota.range(), false, errors)?));
+    RawQuotas { span: section.span, set: Quota::ALL.iter().filter_map(|quota| read(*quota)).collect() }
 }
 
 fn permission(key: &Spanned<toml::de::DeString<'_>>, errors: &mut Errors<'_>) -> Option<Permission> {

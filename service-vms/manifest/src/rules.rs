@@ -1,5 +1,9 @@
 //! What the checker of `host.toml` and the reader of the boot plan both insist on.
 
+use std::ops::RangeInclusive;
+
+use crate::plan::Quota;
+
 /// Highest domid of a VM: one below Xen's `DOMID_FIRST_RESERVED` (0x7ff0, public/xen.h).
 pub const MAX_DOMID: u16 = 32_751;
 
@@ -12,6 +16,24 @@ pub const MAX_VCPUS: u32 = 8;
 /// MiB that Xen keeps for itself.
 pub const XEN_MEMORY_MIB: u32 = 96;
 
+impl Quota {
+    /// What it may be set to. Below, stock guests do not work; above, State has not the memory.
+    #[must_use]
+    pub const fn range(self) -> RangeInclusive<u32> {
+        match self {
+            Self::Nodes => 16..=1_000_000,
+            Self::NodeSize => 256..=65_536,
+            Self::Watches | Self::Events => 16..=65_536,
+            Self::Transactions => 1..=1024,
+            Self::TransactionNodes => 16..=65_536,
+            Self::Permissions => 2..=256,
+            // Xen's `XENSTORE_REL_PATH_MAX`.
+            Self::PathMax => 256..=2048,
+            Self::Memory => 65_536..=1 << 30,
+        }
+    }
+}
+
 /// Whether `text` can name a VM, kernel, program, tenant, guest or host: 1 to 32 of a-z, 0-9 and `-`, the first not a `-`.
 /// Such a name is safe as a file name, as a program's argument and in generated policy.
 #[must_use]
@@ -19,6 +41,14 @@ pub fn is_name(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && !text.starts_with('-')
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Endings of FLASK types: what a tenant's name may not be or end in, or two VMs' types could be one.
+const TYPE_ENDINGS: [&str; 4] = ["building", "starting", "self", "channel"];
+
+/// Whether a tenant's name would end like a FLASK type that is made of another's.
+pub(crate) fn is_type_ending(name: &str) -> bool {
+    TYPE_ENDINGS.contains(&name.rsplit('-').next().unwrap_or(name))
 }
 
 /// Whether `text` is a PCI address `dddd:bb:dd.f` in lower-case hex, with a device up to 1f and a function up to 7.

@@ -3,11 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use ennead_manifest::{BootPlan, Device, Image, Kind, MAX_BOOT_PLAN_LENGTH, Plan, Ring, Tenant, Vm};
+use ennead_manifest::{BootPlan, Device, Image, Kind, MAX_BOOT_PLAN_LENGTH, Plan, Quota, Ring, Vm};
 use expect_test::{Expect, expect};
 
 fn valid() -> BootPlan {
-    let plan: Plan = toml::from_str(include_str!("valid.plan.toml")).expect("the snapshot is a plan");
+    boot_plan(include_str!("valid.plan.toml"))
+}
+
+fn with_tenants() -> BootPlan {
+    boot_plan(include_str!("tenants.plan.toml"))
+}
+
+fn boot_plan(text: &str) -> BootPlan {
+    let plan: Plan = toml::from_str(text).expect("the snapshot is a plan");
     let vms = plan.vms.iter().filter(|vm| vm.kind != Kind::Bootstrapper);
     let images: BTreeMap<_, _> = vms
         .flat_map(|vm| [vm.kernel_image(), vm.ramdisk_image()])
@@ -21,9 +29,12 @@ fn vm<'p>(boot: &'p mut BootPlan, name: &str) -> &'p mut Vm {
 }
 
 /// Both ways refuse the edited plan, in the same words.
-#[expect(clippy::needless_pass_by_value, reason = "`expect!` makes a value for one use")]
 fn refused(edit: impl FnOnce(&mut BootPlan), words: Expect) {
-    let mut boot = valid();
+    refused_of(valid(), edit, words);
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "`expect!` makes a value for one use")]
+fn refused_of(mut boot: BootPlan, edit: impl FnOnce(&mut BootPlan), words: Expect) {
     edit(&mut boot);
     let text = toml::to_string(&boot).expect("it can be written");
     let error = BootPlan::from_toml(&text).expect_err("it was accepted").to_string();
@@ -84,7 +95,7 @@ fn unknown_kind_with_control_characters() {
     unreadable(
         &text,
         expect![[
-            r#"The boot plan is not readable in line 151: unknown variant `\u{1b}[2J`, expected one of `bootstrapper`, `builder`, `pciback`, `xenstore-logic`, `xenstore-state`, `toolstack`, `blkback`, `netback`, `qemu-stub`. Build the image again, with tools of the same version"#
+            r#"The boot plan is not readable in line 159: unknown variant `\u{1b}[2J`, expected one of `bootstrapper`, `builder`, `pciback`, `xenstore-logic`, `xenstore-state`, `toolstack`, `blkback`, `netback`, `qemu-stub`. Build the image again, with tools of the same version"#
         ]],
     );
 }
@@ -292,10 +303,11 @@ fn device() {
 
 #[test]
 fn tenants_and_guests() {
+    let refused = |edit: fn(&mut BootPlan), words| refused_of(with_tenants(), edit, words);
     refused(
-        |boot| boot.plan.tenants[0].toolstack = "build".to_owned(),
+        |boot| boot.plan.tenants[0].toolstack = "builder".to_owned(),
         expect![[
-            r#"The boot plan is not acceptable: tenant acme has no toolstack "build". Check host.toml and build the image again"#
+            r#"The boot plan is not acceptable: tenant acme has no toolstack "builder". Check host.toml and build the image again"#
         ]],
     );
     refused(
@@ -304,12 +316,50 @@ fn tenants_and_guests() {
             r#"The boot plan is not acceptable: guest web has no tenant "ghost". Check host.toml and build the image again"#
         ]],
     );
-    let tenant = |boot: &BootPlan| Tenant { name: "A".to_owned(), ..boot.plan.tenants[0].clone() };
     refused(
-        |boot| boot.plan.tenants.push(tenant(boot)),
+        |boot| boot.plan.tenants[1].name = "A".to_owned(),
         expect![[
             r#"The boot plan is not acceptable: "A" is no name for a tenant. Check host.toml and build the image again"#
         ]],
+    );
+    refused(
+        |boot| boot.plan.tenants[1].name = "acme-building".to_owned(),
+        expect![[
+            r#"The boot plan is not acceptable: "acme-building" is no name for a tenant. Check host.toml and build the image again"#
+        ]],
+    );
+}
+
+#[test]
+fn labels_of_tenants_are_apart() {
+    let refused = |edit: fn(&mut BootPlan), words| refused_of(with_tenants(), edit, words);
+    // A toolstack that names another tenant, none, or one that has another toolstack.
+    refused(
+        |boot| vm(boot, "toolstack-beta").tenant = Some("acme".to_owned()),
+        expect![[
+            r#"The boot plan is not acceptable: tenant beta has no toolstack "toolstack-beta". Check host.toml and build the image again"#
+        ]],
+    );
+    refused(
+        |boot| vm(boot, "toolstack-beta").tenant = None,
+        expect![[
+            r#"The boot plan is not acceptable: tenant beta has no toolstack "toolstack-beta". Check host.toml and build the image again"#
+        ]],
+    );
+    refused(
+        |boot| vm(boot, "builder").tenant = Some("acme".to_owned()),
+        expect![
+            "The boot plan is not acceptable: VM builder is not the toolstack of the tenant that it names. Check host.toml and build the image again"
+        ],
+    );
+    refused(
+        |boot| {
+            boot.plan.tenants[1].name = "acme".to_owned();
+            vm(boot, "toolstack-beta").tenant = Some("acme".to_owned());
+        },
+        expect![
+            "The boot plan is not acceptable: two tenants are called acme. Check host.toml and build the image again"
+        ],
     );
 }
 
@@ -353,4 +403,24 @@ fn xenstore() {
     vm(&mut boot, "net").kind = Kind::XenstoreLogic;
     vm(&mut boot, "blk").xenstore = ring();
     assert_eq!(BootPlan::from_toml(&boot.to_toml().unwrap()).unwrap(), boot);
+}
+
+#[test]
+fn quotas() {
+    let set = |boot: &mut BootPlan, quota, value| vm(boot, "net").quotas = [(quota, value)].into();
+    refused(
+        |boot| set(boot, Quota::Nodes, 1000),
+        expect![
+            "The boot plan is not acceptable: VM net of kind netback has the quota nodes = 1000. Check host.toml and build the image again"
+        ],
+    );
+    refused(
+        |boot| {
+            vm(boot, "net").kind = Kind::XenstoreState;
+            set(boot, Quota::PathMax, 0);
+        },
+        expect![
+            "The boot plan is not acceptable: VM net of kind xenstore-state has the quota path-max = 0. Check host.toml and build the image again"
+        ],
+    );
 }

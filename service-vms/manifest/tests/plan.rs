@@ -7,6 +7,7 @@ use ennead_manifest::{BootPlan, Image, Kind, Permission, Plan, check};
 use expect_test::expect_file;
 
 const VALID: &str = include_str!("valid.toml");
+const TENANTS: &str = include_str!("tenants.toml");
 const SHIPPED: &str = include_str!("../../../images/host.toml");
 
 fn plan(text: &str) -> Plan {
@@ -21,6 +22,43 @@ fn shipped_manifest() {
 #[test]
 fn manifest_with_everything() {
     expect_file!["valid.plan.toml"].assert_eq(&toml::to_string(&plan(VALID)).unwrap());
+}
+
+#[test]
+fn manifest_with_tenants() {
+    expect_file!["tenants.plan.toml"].assert_eq(&toml::to_string(&plan(TENANTS)).unwrap());
+}
+
+#[test]
+fn labels_are_those_of_the_kind_but_for_a_tenants() {
+    let plan = plan(&TENANTS.replace("[tenant.beta]", "[tenant.beta-2]"));
+    let types = |name: &str| {
+        let vm = plan.vm(name).unwrap();
+        (vm.running_type(), vm.starting_type(), vm.building_type())
+    };
+    let three = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+    assert_eq!(types("builder"), three("builder_t", "builder_t", "builder_building_t"));
+    assert_eq!(types("pciback"), three("pciback_t", "pciback_starting_t", "pciback_building_t"));
+    assert_eq!(
+        types("toolstack-beta"),
+        three("toolstack_beta_2_t", "toolstack_beta_2_t", "toolstack_beta_2_building_t")
+    );
+    let beta = &plan.tenants[1];
+    assert_eq!((beta.guest_running_type(), beta.guest_building_type()), {
+        ("guest_beta_2_t".to_owned(), "guest_beta_2_building_t".to_owned())
+    });
+    let labels = plan.labels();
+    for named in ["guest_acme_t", "guest_acme_building_t", "toolstack_acme_building_t", "pciback_starting_t"]
+    {
+        assert!(labels.contains(named), "{named}");
+    }
+    assert!(!labels.iter().any(|label| label.starts_with("bootstrapper")));
+    for vm in plan.vms.iter().filter(|vm| vm.tenant.is_none()) {
+        assert_eq!(
+            (vm.running_type(), vm.building_type()),
+            (vm.kind.running_type(), vm.kind.building_type())
+        );
+    }
 }
 
 #[test]
@@ -60,7 +98,9 @@ fn a_line_in_the_plan_is_the_line_of_the_name() {
     assert_eq!(line(build.line), "[vm.build]");
     assert_eq!(line(build.talks_to[0].line), "pci = \"which controllers there are\"");
     assert_eq!(line(build.may[1].line), "list-vms = \"notices dead VMs\"");
-    assert_eq!(line(plan.tenants[1].line), "[tenant.other]");
+    let plan = self::plan(TENANTS);
+    let line = |n: u32| TENANTS.lines().nth(usize::try_from(n).unwrap() - 1).unwrap();
+    assert_eq!(line(plan.tenants[1].line), "[tenant.beta]");
     assert_eq!(line(plan.guests[0].line), "[guest.web]");
 }
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 const VALID: &str = include_str!("valid.toml");
+const TENANTS: &str = include_str!("tenants.toml");
 
 /// Words that mean something to the checker, to be put where they do not belong.
 const WORDS: &[&str] = &[
@@ -23,6 +24,7 @@ const WORDS: &[&str] = &[
     "\"network\"",
     "\"pci\"",
     "\"build\"",
+    "\"toolstack-acme\"",
     "\"bootstrapper\"",
     "\"builder\"",
     "\"pciback\"",
@@ -150,11 +152,14 @@ proptest! {
     #[test]
     fn edited_manifests(edits in prop::collection::vec(edit(), 1..5)) {
         holds(&edits.iter().fold(VALID.to_owned(), apply))?;
+        holds(&edits.iter().fold(TENANTS.to_owned(), apply))?;
     }
 
     #[test]
     fn small_edits(at in any::<Index>(), word in any::<Index>()) {
-        holds(&apply(VALID.to_owned(), &Edit::Value(at, word)))?;
+        let edit = Edit::Value(at, word);
+        holds(&apply(VALID.to_owned(), &edit))?;
+        holds(&apply(TENANTS.to_owned(), &edit))?;
     }
 
     #[test]
@@ -164,7 +169,7 @@ proptest! {
 
     #[test]
     fn edited_boot_plans(edits in prop::collection::vec(edit(), 1..4)) {
-        let boot = boot_plan(check("host.toml", VALID).expect("valid"));
+        let boot = boot_plan(check("host.toml", TENANTS).expect("valid"));
         let text = edits.iter().fold(boot.to_toml().expect("valid"), apply);
         if let Ok(read) = BootPlan::from_toml(&text) {
             let again = read.to_toml().expect("what was accepted can be written");

@@ -6,8 +6,9 @@
 //! comes from, so [`Policy::explain`] can say why.
 //!
 //! Types: a service VM of kind `k` runs as `k_t`; while its memory is being filled it is `k_building_t`, and only then may
-//! its builder map that memory. pciback starts as `pciback_starting_t` and is sealed to `pciback_t`. `k_self_t` is what Xen calls "the domain itself", so that two VMs of one kind have no rights
-//! over each other. Event channels that `k` opens are `k_channel_t`. Guests of a tenant are `guest_TENANT_t`, and likewise.
+//! its builder map that memory. pciback starts as `pciback_starting_t` and is sealed to `pciback_t`. `k_self_t` is what Xen
+//! calls "the domain itself", so that two VMs of one type have no rights over each other. Event channels that `k` opens are
+//! `k_channel_t`. A tenant's toolstack is `toolstack_TENANT_t` and its guests are `guest_TENANT_t`, and likewise.
 #![forbid(unsafe_code)]
 
 mod rules;
@@ -97,6 +98,8 @@ pub struct Policy {
     other_types: BTreeSet<String>,
     transitions: BTreeSet<Transition>,
     rules: Vec<Rule>,
+    /// Types of each tenant: its toolstack's and its guests'.
+    tenants: Vec<BTreeSet<String>>,
     /// Name in the manifest -> its types.
     names: Vec<(String, BTreeSet<String>)>,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ennead_manifest::context;
+use ennead_manifest::{Kind, context};
 
 use crate::{Error, Policy};
 
@@ -76,7 +76,7 @@ pub(crate) fn text(policy: &Policy) -> Result<String, Error> {
 /// What no rule may ever allow, whatever the manifest says: checkpolicy refuses a policy that does.
 fn assertions(policy: &Policy) -> Vec<String> {
     let running: Vec<&str> = policy.running_types().collect();
-    vec![
+    let mut all = vec![
         // Once a VM runs, nobody maps its memory or changes its page tables.
         format!(
             "domain_type {{ {} }}:mmu {{ map_read map_write remote_remap target_hack adjust physmap }}",
@@ -90,7 +90,35 @@ fn assertions(policy: &Policy) -> Vec<String> {
         "domain_type security_t:security { load_policy setenforce setbool setsecparam }".to_owned(),
         // Nobody but a builder's hands makes a VM what it is.
         "domain_type domain_type:domain set_target".to_owned(),
-    ]
+    ];
+    all.extend(tenants_apart(policy));
+    all
+}
+
+/// Tenants reach nothing of each other, and ask Builder for what is done to VMs.
+fn tenants_apart(policy: &Policy) -> Vec<String> {
+    let join = |types: &[&String]| types.iter().map(|t| t.as_str()).collect::<Vec<_>>().join(" ");
+    let mut all = Vec::new();
+    for own in &policy.tenants {
+        let others: Vec<_> = policy.tenants.iter().filter(|other| *other != own).flatten().collect();
+        if !others.is_empty() {
+            let (own, others) = (join(&own.iter().collect::<Vec<_>>()), join(&others));
+            all.push(format!("{{ {own} }} {{ {others} }}:{{ {} }} *", policy.vectors.classes.join(" ")));
+        }
+    }
+    let of_a_tenant = |t: &&str| policy.tenants.iter().any(|types| types.contains(*t));
+    let running: Vec<&str> = policy.running_types().filter(of_a_tenant).collect();
+    if !running.is_empty() {
+        all.push(format!("{{ {} }} domain_type:{{ domain domain2 shadow }} *", running.join(" ")));
+        // Nor do they hold pages of those who would stay alive by that.
+        let never_held = [Kind::Builder, Kind::XenstoreState].map(Kind::running_type);
+        let held: Vec<&str> =
+            never_held.iter().filter(|t| policy.domain_types.contains(*t)).map(String::as_str).collect();
+        if !held.is_empty() {
+            all.push(format!("{{ {} }} {{ {} }}:grant *", running.join(" "), held.join(" ")));
+        }
+    }
+    all
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {

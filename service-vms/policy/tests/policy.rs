@@ -154,15 +154,13 @@ fn a_ring_is_explained_by_its_line() {
 
 #[test]
 fn every_guest_has_a_ring_and_nobody_maps_its_memory() {
-    let tenant = "[tenant.acme-1]\ntoolstack = \"tool\"\nmemory-mib = 64\nvcpus = 1\nguests = 1\n\
-                  [vm.tool]\nkind = \"toolstack\"\ndomid = 30\nkernel = \"service\"\nmemory-mib = 32\n\
-                  restart = { policy = \"on-crash\" }\n";
-    let text = format!("{}\n{tenant}", include_str!("../../../images/host.toml"));
+    let text = include_str!("../../manifest/tests/tenants.toml").replace("acme", "acme-1");
     let plan = ennead_manifest::check("host.toml", &text).unwrap_or_else(|report| panic!("{report}"));
     let policy = policy_of(&plan);
     let mapped = pairs(&policy, "grant", "map_write");
-    let on_guests: Vec<_> = mapped.iter().filter(|(_, target)| target.starts_with("guest_")).collect();
-    assert_eq!(on_guests, [&("xenstore_logic_t".to_owned(), "guest_acme_1_t".to_owned())]);
+    let on_guests = mapped.iter().filter(|(_, target)| target.starts_with("guest_acme"));
+    let who: Vec<_> = on_guests.map(|(source, target)| (source.as_str(), target.as_str())).collect();
+    assert_eq!(who, [("toolstack_acme_1_t", "guest_acme_1_t"), ("xenstore_logic_t", "guest_acme_1_t")]);
     let text = policy.explain("xenstore-logic", "guests of acme-1").expect("both are there").to_string();
     assert!(text.contains("guests of acme-1 have a XenStore ring"), "{text}");
     assert!(text.contains("xenstore_logic_channel_t -> guest_acme_1_building_t : event { bind }"), "{text}");

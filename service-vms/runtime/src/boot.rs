@@ -7,6 +7,7 @@
 //! ennead.answers=NAME:DOMID,...            clients, in the order of the manifest: client i gets the gref 8 + i
 //! ennead.talks-to=NAME:DOMID:GREF,...      servers
 //! ennead.xenstore=DOMID                    there is a XenStore ring, and who serves it
+//! ennead.quotas=QUOTA:NUMBER,...           XenStore-State: what differs from Xen's defaults
 //! ```
 
 use std::fmt;
@@ -70,6 +71,7 @@ const HEALTH: &str = "DOMID:PORT";
 const ANSWERS: &str = "NAME:DOMID,... (at most 32)";
 const TALKS_TO: &str = "NAME:DOMID:GREF,... (at most 32)";
 const XENSTORE: &str = "DOMID";
+const QUOTAS: &str = "QUOTA:NUMBER,... (at most 32)";
 
 /// Where a VM reports its health: an unbound port for it in the VM that built it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +109,15 @@ pub struct ServerVm {
     pub gref: GrantRef,
 }
 
+/// What one guest may use of XenStore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// The manifest's word for it.
+    pub name: String,
+    /// How much.
+    pub value: u32,
+}
+
 /// A VM's boot parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Params {
@@ -120,6 +131,8 @@ pub struct Params {
     pub talks_to: Vec<ServerVm>,
     /// Who serves XenStore to it; without, what is written to /dev/xen/xenbus is never answered.
     pub xenstore: Option<DomId>,
+    /// What XenStore-State is to hold guests to, where that differs from Xen's defaults.
+    pub quotas: Vec<Quota>,
 }
 
 /// What is wrong with a command line.
@@ -130,7 +143,7 @@ pub enum Error {
     NoName,
     /// A key that does not exist.
     #[error(
-        "Kernel command line has ennead.{key}, which this VM does not know: keys are vm, health, answers, talks-to, xenstore"
+        "Kernel command line has ennead.{key}, which this VM does not know: keys are vm, health, answers, talks-to, xenstore, quotas"
     )]
     UnknownKey {
         /// What follows `ennead.`.
@@ -163,7 +176,8 @@ pub enum Error {
 impl Params {
     /// Parameters of a VM that reports to nobody and talks to nobody.
     pub fn new(vm: VmName) -> Self {
-        Self { vm, health: None, answers: Vec::new(), talks_to: Vec::new(), xenstore: None }
+        let (answers, talks_to, quotas) = (Vec::new(), Vec::new(), Vec::new());
+        Self { vm, health: None, answers, talks_to, xenstore: None, quotas }
     }
 
     /// The server with that name.
@@ -194,6 +208,10 @@ impl fmt::Display for Params {
         if let Some(domid) = self.xenstore {
             write!(f, " ennead.xenstore={}", domid.0)?;
         }
+        for (n, Quota { name, value }) in self.quotas.iter().enumerate() {
+            let before = if n == 0 { " ennead.quotas=" } else { "," };
+            write!(f, "{before}{name}:{value}")?;
+        }
         Ok(())
     }
 }
@@ -206,7 +224,8 @@ impl FromStr for Params {
         if line.len() > MAX_COMMAND_LINE {
             return Err(Error::TooLong { len: line.len() });
         }
-        let (mut vm, mut health, mut answers, mut talks_to, mut xenstore) = (None, None, None, None, None);
+        let (mut vm, mut health, mut xenstore) = (None, None, None);
+        let (mut answers, mut talks_to, mut quotas) = (None, None, None);
         for word in line.split_ascii_whitespace() {
             let Some(word) = word.strip_prefix("ennead.") else { continue };
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
@@ -232,6 +251,10 @@ impl FromStr for Params {
                     let domid = parse_domid(value).ok_or_else(wrong("xenstore", value, XENSTORE))?;
                     once("xenstore", &mut xenstore, domid)?;
                 }
+                "quotas" => {
+                    let all = list(value, quota).ok_or_else(wrong("quotas", value, QUOTAS))?;
+                    once("quotas", &mut quotas, all)?;
+                }
                 _ => return Err(Error::UnknownKey { key: key.to_owned() }),
             }
         }
@@ -241,6 +264,7 @@ impl FromStr for Params {
             answers: answers.unwrap_or_default(),
             talks_to: talks_to.unwrap_or_default(),
             xenstore,
+            quotas: quotas.unwrap_or_default(),
         })
     }
 }
@@ -279,6 +303,13 @@ fn server_vm(text: &str) -> Option<ServerVm> {
     Some(ServerVm { name, domid, gref: GrantRef(number(gref)?) })
 }
 
+fn quota(text: &str) -> Option<Quota> {
+    let (name, value) = text.split_once(':')?;
+    // The same words as for a VM's name.
+    let VmName(name) = name.parse().ok()?;
+    Some(Quota { name, value: number(value)? })
+}
+
 fn parse_domid(text: &str) -> Option<DomId> {
     let domid = u16::try_from(number(text)?).ok()?;
     (domid < DOMID_FIRST_RESERVED).then_some(DomId(domid))
@@ -304,6 +335,7 @@ mod tests {
             domid,
             gref: GrantRef(gref),
         });
+        let quota = ("[a-z-]{1,20}", any::<u32>()).prop_map(|(name, value)| Quota { name, value });
         let health = (domid(), 1..=u32::MAX).prop_map(|(domid, port)| HealthPort { domid, port: Port(port) });
         (
             name(),
@@ -311,13 +343,15 @@ mod tests {
             prop::collection::vec(client, 0..=MAX_PEERS),
             prop::collection::vec(server, 0..=MAX_PEERS),
             prop::option::of(domid()),
+            prop::collection::vec(quota, 0..=MAX_PEERS),
         )
-            .prop_map(|(vm, health, answers, talks_to, xenstore)| Params {
+            .prop_map(|(vm, health, answers, talks_to, xenstore, quotas)| Params {
                 vm,
                 health,
                 answers,
                 talks_to,
                 xenstore,
+                quotas,
             })
     }
 
@@ -331,7 +365,7 @@ mod tests {
         }
 
         #[test]
-        fn anything_is_read_or_refused(line in "(ennead\\.(vm|health|answers|talks-to|xenstore|x)=?[a-z0-9:,=+-]{0,12} ?){0,4}") {
+        fn anything_is_read_or_refused(line in "(ennead\\.(vm|health|answers|talks-to|xenstore|quotas|x)=?[a-z0-9:,=+-]{0,12} ?){0,4}") {
             if let Ok(params) = line.parse::<Params>() {
                 prop_assert_eq!(params.to_string().parse(), Ok(params));
             }
@@ -379,6 +413,9 @@ mod tests {
             ("talks-to", "a:1:4294967296"),
             ("xenstore", ""),
             ("xenstore", "32752"),
+            ("quotas", "nodes"),
+            ("quotas", "nodes:-1"),
+            ("quotas", "nodes:1,"),
         ] {
             let wrong = error(&format!("ennead.vm=a ennead.{key}={value}"));
             assert!(

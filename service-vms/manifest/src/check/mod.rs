@@ -4,6 +4,7 @@ mod channels;
 mod kinds;
 mod order;
 mod privileges;
+mod quotas;
 mod resources;
 mod tenants;
 mod text;
@@ -40,6 +41,7 @@ pub fn check(file_name: &str, text: &str) -> Result<Plan, Report> {
     resources::check(&raw, &mut errors);
     privileges::check(&raw, &mut errors);
     xenstore::check(&vms, &order, &mut errors);
+    quotas::check(&raw, &mut errors);
     tenants::check(&raw, &vms, &mut errors);
     match build(&raw, &order, &errors) {
         Some(plan) if errors.is_empty() => Ok(plan),
@@ -93,7 +95,7 @@ fn build(raw: &Raw, order: &[usize], errors: &Errors<'_>) -> Option<Plan> {
     let host = raw.host.as_ref()?;
     let kernels: Option<_> =
         raw.kernels.iter().map(|(name, path)| Some((name.value.clone(), value(path)?))).collect();
-    let vms: Option<_> = order.iter().map(|index| build_vm(raw.vms.get(*index)?, errors)).collect();
+    let vms: Option<_> = order.iter().map(|index| build_vm(raw, raw.vms.get(*index)?, errors)).collect();
     let tenants: Option<_> = raw
         .tenants
         .iter()
@@ -137,7 +139,7 @@ fn build(raw: &Raw, order: &[usize], errors: &Errors<'_>) -> Option<Plan> {
     })
 }
 
-fn build_vm(vm: &RawVm, errors: &Errors<'_>) -> Option<Vm> {
+fn build_vm(raw: &Raw, vm: &RawVm, errors: &Errors<'_>) -> Option<Vm> {
     let kind = value(&vm.kind)?;
     let restart = vm.restart.as_ref()?;
     let words = |list: &[At<String>]| list.iter().map(|item| item.value.clone()).collect();
@@ -153,6 +155,7 @@ fn build_vm(vm: &RawVm, errors: &Errors<'_>) -> Option<Vm> {
     Some(Vm {
         name: vm.name.value.clone(),
         kind,
+        tenant: raw.tenant_of(vm).map(|tenant| tenant.name.value.clone()),
         domid: value(&vm.domid)?,
         successor_domid: value(&vm.successor_domid),
         kernel: value(&vm.kernel)?,
@@ -163,10 +166,11 @@ fn build_vm(vm: &RawVm, errors: &Errors<'_>) -> Option<Vm> {
         devices: vm.devices.iter().map(|device| device.value.clone()).collect(),
         talks_to: vm.talks_to.iter().map(channel).collect::<Option<_>>()?,
         answers: words(&vm.answers),
-        xenstore: vm
-            .xenstore
-            .as_ref()
-            .map(|ring| Ring { reason: ring.reason.value.clone(), line: errors.line(ring.span.start) }),
+        xenstore: match &vm.xenstore {
+            Some(ring) => Some(Ring { reason: reason(&ring.reason)?, line: errors.line(ring.span.start) }),
+            None => None,
+        },
+        quotas: vm.quotas.iter().flat_map(|quotas| &quotas.set).map(|(q, at)| (*q, at.value)).collect(),
         may: vm.may.iter().map(grant).collect::<Option<_>>()?,
         after: words(&vm.after),
         built_by_bootstrapper: vm.built_by_bootstrapper(),

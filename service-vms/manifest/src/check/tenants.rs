@@ -3,13 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::Vms;
+use super::xenstore::needs_channel;
 use crate::plan::Kind;
 use crate::raw::{Raw, RawTenant};
 use crate::report::{Errors, Span, code, suggest};
+use crate::rules::{is_type_ending, printable};
 
 pub(super) fn check(raw: &Raw, vms: &Vms<'_>, errors: &mut Errors<'_>) {
+    toolstacks_are_complete(raw, vms, errors);
     let mut toolstacks: BTreeMap<&str, (&RawTenant, Span)> = BTreeMap::new();
     for tenant in &raw.tenants {
+        if is_type_ending(&tenant.name.value) {
+            errors.at(
+                tenant.name.span,
+                format!("{} is no name for a tenant", code(&tenant.name.value)),
+                "take one that does not end in `building`, `starting`, `self` or `channel`: types of the policy end so",
+            );
+        }
         let Some(toolstack) = &tenant.toolstack else { continue };
         let (name, word) = (code(&tenant.name.value), toolstack.value.as_str());
         let candidates =
@@ -61,6 +71,36 @@ pub(super) fn check(raw: &Raw, vms: &Vms<'_>, errors: &mut Errors<'_>) {
                     limit.value
                 ),
                 "raise `guests` of the tenant, or start this guest later",
+            );
+        }
+    }
+}
+
+/// Each toolstack has a tenant, and what it needs to serve it. (One that runs another program, as tests do, is none.)
+fn toolstacks_are_complete(raw: &Raw, vms: &Vms<'_>, errors: &mut Errors<'_>) {
+    let builder = vms.all.iter().find(|vm| vm.is(Kind::Builder));
+    let toolstacks = || vms.all.iter().filter(|vm| vm.is(Kind::Toolstack));
+    // A tenant whose toolstack is not known is reported; this one may be meant.
+    let all_known = toolstacks().filter(|vm| raw.tenant_of(vm).is_some()).count() == raw.tenants.len();
+    for vm in toolstacks() {
+        let name = code(&vm.name.value);
+        let own = vm.program.as_ref().is_none_or(|program| program.value == Kind::Toolstack.as_str());
+        match (raw.tenant_of(vm), builder) {
+            (Some(_), Some(builder)) => {
+                needs_channel(vm, builder, "it asks it to build its tenant's guests", errors);
+            }
+            (None, _) if own && all_known => errors.at(
+                vm.name.span,
+                format!("{name} is a toolstack, but no tenant's"),
+                format!("add `[tenant.NAME]` with `toolstack = \"{}\"`", printable(&vm.name.value)),
+            ),
+            _ => {}
+        }
+        if raw.tenant_of(vm).is_some() && vm.xenstore.is_none() {
+            errors.at(
+                vm.name.span,
+                format!("{name} has no XenStore ring, but it writes there what its tenant's guests find"),
+                format!("write `xenstore = \"why\"` in `[vm.{}]`", printable(&vm.name.value)),
             );
         }
     }

@@ -1,6 +1,6 @@
 //! Names, reasons and options: text that ends up in file names, logs, generated policy and command lines.
 
-use crate::plan::{Iommu, Kind};
+use crate::plan::{Iommu, Kind, Quota};
 use crate::raw::{Raw, RawVm};
 use crate::report::{Errors, Span, code};
 use crate::rules::{is_name, is_unprintable};
@@ -41,8 +41,8 @@ pub(super) fn check(raw: &Raw, errors: &mut Errors<'_>) {
         }
         command_line(vm, errors);
         reasons(&vm.talks_to, |peer| format!("The channel to {}", code(peer)), errors);
-        if let Some(ring) = &vm.xenstore {
-            reason(&ring.reason, "The XenStore ring", errors);
+        if let Some(why) = vm.xenstore.as_ref().and_then(|ring| ring.reason.as_ref()) {
+            reason(why, "The XenStore ring", errors);
         }
         reasons(&vm.may, |permission| format!("The permission `{permission}`"), errors);
     }
@@ -98,7 +98,10 @@ fn command_line(vm: &RawVm, errors: &mut Errors<'_>) {
     let options = vm.kernel_options.as_ref().map_or(0, |options| options.value.len());
     let clients: usize = vm.answers.iter().map(|client| client.value.len() + DOMID).sum();
     let servers: usize = vm.talks_to.iter().map(|peer| peer.key.value.len() + DOMID_AND_GREF).sum();
-    let length = FIXED + options + clients + servers;
+    // ` ennead.quotas=`, and of each `NAME:NUMBER,`.
+    let quota = |(quota, at): &(Quota, At<u32>)| quota.as_str().len() + at.value.to_string().len() + 2;
+    let quotas = vm.quotas.as_ref().map_or(0, |all| 15 + all.set.iter().map(quota).sum::<usize>());
+    let length = FIXED + options + clients + servers + quotas;
     if length >= COMMAND_LINE {
         errors.at(
             vm.name.span,

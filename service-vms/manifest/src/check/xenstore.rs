@@ -75,7 +75,7 @@ fn ringless(kind: Kind) -> Option<&'static str> {
     }
 }
 
-fn needs_channel(vm: &RawVm, state: &RawVm, why: &str, errors: &mut Errors<'_>) {
+pub(super) fn needs_channel(vm: &RawVm, state: &RawVm, why: &str, errors: &mut Errors<'_>) {
     if vm.talks_to.iter().any(|channel| channel.key.value == state.name.value) {
         return;
     }

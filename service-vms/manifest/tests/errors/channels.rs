@@ -53,9 +53,9 @@ fn talks_to_itself() {
         &edited(&[("build = \"creates guests\"", "build = \"creates guests\"\ntool = \"monologue\"")]),
         expect![[r#"
             error: `tool` talks to itself
-               --> host.toml:87:1
+               --> host.toml:88:1
                |
-            87 | tool = "monologue"
+            88 | tool = "monologue"
                | ^^^^
             help: take the line out: a channel is between two VMs
 

@@ -88,9 +88,9 @@ fn domid_out_of_range() {
             help: write a number from 0 to 32751
 
             error: `domid` of `[vm.tool]` is 99999999999999999999
-               --> host.toml:80:9
+               --> host.toml:81:9
                |
-            80 | domid = 99999999999999999999
+            81 | domid = 99999999999999999999
                |         ^^^^^^^^^^^^^^^^^^^^
             help: write a number from 0 to 32751
 

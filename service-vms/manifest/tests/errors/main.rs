@@ -6,6 +6,7 @@ mod channels;
 mod kinds;
 mod order;
 mod privileges;
+mod quotas;
 mod resources;
 mod syntax;
 mod tenants;
@@ -16,11 +17,21 @@ use ennead_manifest::{MAX_MANIFEST_LENGTH, check};
 use expect_test::{Expect, expect};
 
 const VALID: &str = include_str!("../valid.toml");
+const TENANTS: &str = include_str!("../tenants.toml");
 
 /// The valid manifest with each `(old, new)` replaced once.
 fn edited(edits: &[(&str, &str)]) -> String {
-    edits.iter().fold(VALID.to_owned(), |text, (old, new)| {
-        assert!(text.contains(old), "{old:?} is not in valid.toml");
+    edit(VALID, edits)
+}
+
+/// The same of the one with tenants.
+fn edited_tenants(edits: &[(&str, &str)]) -> String {
+    edit(TENANTS, edits)
+}
+
+fn edit(text: &str, edits: &[(&str, &str)]) -> String {
+    edits.iter().fold(text.to_owned(), |text, (old, new)| {
+        assert!(text.contains(old), "{old:?} is not in the manifest");
         text.replacen(old, new, 1)
     })
 }
@@ -31,8 +42,10 @@ fn refused(text: &str, report: Expect) {
 }
 
 #[test]
-fn the_unedited_manifest_is_valid() {
-    assert!(check("host.toml", VALID).is_ok());
+fn the_unedited_manifests_are_valid() {
+    for text in [VALID, TENANTS] {
+        assert!(check("host.toml", text).is_ok());
+    }
 }
 
 #[test]

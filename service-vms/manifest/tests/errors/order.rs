@@ -41,18 +41,18 @@ fn after_twice() {
     refused(
         &edited(&[("after = [\"net\", \"blk\"]", "after = [\"net\", \"net\"]")]),
         expect![[r#"
-        error: `tool` starts after `net` twice
-           --> host.toml:83:17
-           |
-        83 | after = ["net", "net"]
-           |                 ^^^^^
-           ::: host.toml:83:10
-           |
-        83 | after = ["net", "net"]
-           |          ^^^^^ first here
-        help: take one of the two out
+            error: `tool` starts after `net` twice
+               --> host.toml:84:17
+               |
+            84 | after = ["net", "net"]
+               |                 ^^^^^
+               ::: host.toml:84:10
+               |
+            84 | after = ["net", "net"]
+               |          ^^^^^ first here
+            help: take one of the two out
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
 }
 
@@ -141,14 +141,14 @@ fn starts_after_vm_that_starts_on_request() {
     refused(
         &edited(&[("after = [\"net\", \"blk\"]", "after = [\"net\", \"spare\"]")]),
         expect![[r#"
-        error: `tool` starts with the host, but after `spare`, which starts only on request
-           --> host.toml:83:17
-           |
-        83 | after = ["net", "spare"]
-           |                 ^^^^^^^
-        help: take it out of `after`, or write `autostart = false` for `tool` as well
+            error: `tool` starts with the host, but after `spare`, which starts only on request
+               --> host.toml:84:17
+               |
+            84 | after = ["net", "spare"]
+               |                 ^^^^^^^
+            help: take it out of `after`, or write `autostart = false` for `tool` as well
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
 }
 
@@ -227,9 +227,9 @@ fn first_vms_not_autostarted() {
             help: take `autostart = false` out, or let the builder build it if its kind allows that
 
             error: `spare` is not started with the host, but only the builder can build a VM later
-               --> host.toml:94:13
+               --> host.toml:96:13
                |
-            94 | autostart = false
+            96 | autostart = false
                |             ^^^^^
             help: take `autostart = false` out, or let the builder build it if its kind allows that
 

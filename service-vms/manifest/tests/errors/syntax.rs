@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::{edited, refused};
+use super::{edited, edited_tenants, refused};
 
 #[test]
 fn not_toml() {
@@ -56,9 +56,9 @@ fn section_twice() {
         &edited(&[("[vm.spare]\n", "[vm.tool]\n")]),
         expect![[r#"
             error: The section `tool` is here a second time
-               --> host.toml:88:5
+               --> host.toml:89:5
                |
-            88 | [vm.tool]
+            89 | [vm.tool]
                |     ^^^^
             help: make one section of the two, or give one another name
 
@@ -85,23 +85,30 @@ fn key_twice() {
 #[test]
 fn unknown_section() {
     refused(
-        &edited(&[("[tenant.acme]", "[tenants.acme]")]),
+        &edited_tenants(&[("[tenant.acme]", "[tenants.acme]")]),
         expect![[r#"
-            error: Unknown section `tenants`
-               --> host.toml:96:2
+            error: `toolstack-acme` is a toolstack, but no tenant's
+               --> host.toml:82:5
                |
-            96 | [tenants.acme]
-               |  ^^^^^^^
+            82 | [vm.toolstack-acme]
+               |     ^^^^^^^^^^^^^^
+            help: add `[tenant.NAME]` with `toolstack = "toolstack-acme"`
+
+            error: Unknown section `tenants`
+                --> host.toml:102:2
+                |
+            102 | [tenants.acme]
+                |  ^^^^^^^
             help: did you mean `tenant`?
 
             error: Guest `web` has the unknown tenant `acme`
-                --> host.toml:109:10
+                --> host.toml:115:10
                 |
-            109 | tenant = "acme"
+            115 | tenant = "acme"
                 |          ^^^^^^
-            help: the only tenant is `other`
+            help: the only tenant is `beta`
 
-            2 errors in host.toml"#]],
+            3 errors in host.toml"#]],
     );
 }
 
@@ -154,7 +161,7 @@ fn unknown_key_without_likeness() {
                |
             29 | colour = "red"
                | ^^^^^^
-            help: the keys of `[vm.net]` are `kind`, `domid`, `successor-domid`, `kernel`, `program`, `memory-mib`, `vcpus`, `kernel-options`, `devices`, `answers`, `xenstore`, `after`, `built-by`, `autostart`, `restart`, `talks-to` and `may`
+            help: the keys of `[vm.net]` are `kind`, `domid`, `successor-domid`, `kernel`, `program`, `memory-mib`, `vcpus`, `kernel-options`, `devices`, `answers`, `xenstore`, `after`, `built-by`, `autostart`, `restart`, `talks-to`, `quotas` and `may`
 
             1 error in host.toml"#]],
     );
@@ -246,26 +253,29 @@ fn missing_host_keys() {
 #[test]
 fn missing_tenant_and_guest_keys() {
     refused(
-        &edited(&[("toolstack = \"spare\"\nmemory-mib = 128\n", ""), ("config = \"guests/web.toml\"\n", "")]),
+        &edited_tenants(&[
+            ("toolstack = \"toolstack-beta\"\nmemory-mib = 128\n", ""),
+            ("config = \"guests/web.toml\"\n", ""),
+        ]),
         expect![[r#"
-            error: `[tenant.other]` has no `toolstack`
-                --> host.toml:102:9
+            error: `[tenant.beta]` has no `toolstack`
+                --> host.toml:108:9
                 |
-            102 | [tenant.other]
-                |         ^^^^^
+            108 | [tenant.beta]
+                |         ^^^^
             help: add it, for example `toolstack = "toolstack"`
 
-            error: `[tenant.other]` has no `memory-mib`
-                --> host.toml:102:9
+            error: `[tenant.beta]` has no `memory-mib`
+                --> host.toml:108:9
                 |
-            102 | [tenant.other]
-                |         ^^^^^
+            108 | [tenant.beta]
+                |         ^^^^
             help: add it, for example `memory-mib = 512`
 
             error: `[guest.web]` has no `config`
-                --> host.toml:106:8
+                --> host.toml:112:8
                 |
-            106 | [guest.web]
+            112 | [guest.web]
                 |        ^^^
             help: add it, for example `config = "guests/web.toml"`
 
@@ -307,23 +317,23 @@ fn wrong_types() {
             help: write for example `after = ["pciback"]`
 
             error: `restart` is a string, not a table
-               --> host.toml:84:11
+               --> host.toml:85:11
                |
-            84 | restart = "never"
+            85 | restart = "never"
                |           ^^^^^^^
             help: write for example `restart = { policy = "on-crash" }`
 
             error: `build` is a boolean, not a string
-               --> host.toml:86:9
+               --> host.toml:87:9
                |
-            86 | build = true
+            87 | build = true
                |         ^^^^
             help: write for example `build = "why it needs it"`
 
             error: `autostart` is an integer, not `true` or `false`
-               --> host.toml:93:13
+               --> host.toml:95:13
                |
-            93 | autostart = 0
+            95 | autostart = 0
                |             ^
             help: write for example `autostart = true`
 
@@ -368,14 +378,14 @@ fn unknown_restart_policy() {
     refused(
         &edited(&[("\"on-request\"", "\"on-reqest\"")]),
         expect![[r#"
-        error: Unknown restart policy `on-reqest`
-           --> host.toml:84:22
-           |
-        84 | restart = { policy = "on-reqest" }
-           |                      ^^^^^^^^^^^
-        help: did you mean `on-request`?
+            error: Unknown restart policy `on-reqest`
+               --> host.toml:85:22
+               |
+            85 | restart = { policy = "on-reqest" }
+               |                      ^^^^^^^^^^^
+            help: did you mean `on-request`?
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
 }
 

@@ -1,36 +1,37 @@
 //! Tenants and their guests.
 
+use ennead_manifest::check;
 use expect_test::expect;
 
-use super::{edited, refused};
+use super::{edited_tenants, refused};
 
 #[test]
 fn unknown_toolstack() {
     refused(
-        &edited(&[("toolstack = \"tool\"", "toolstack = \"toool\"")]),
+        &edited_tenants(&[("toolstack = \"toolstack-acme\"", "toolstack = \"toolstack-acne\"")]),
         expect![[r#"
-        error: The toolstack `toool` of tenant `acme` is not a VM of this host
-           --> host.toml:97:13
-           |
-        97 | toolstack = "toool"
-           |             ^^^^^^^
-        help: did you mean `tool`?
+            error: The toolstack `toolstack-acne` of tenant `acme` is not a VM of this host
+                --> host.toml:103:13
+                |
+            103 | toolstack = "toolstack-acne"
+                |             ^^^^^^^^^^^^^^^^
+            help: did you mean `toolstack-acme`?
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
 }
 
 #[test]
 fn toolstack_of_another_kind() {
     refused(
-        &edited(&[("toolstack = \"spare\"", "toolstack = \"build\"")]),
+        &edited_tenants(&[("toolstack = \"toolstack-beta\"", "toolstack = \"builder\"")]),
         expect![[r#"
-            error: The toolstack `build` of tenant `other` is of kind `builder`
-                --> host.toml:103:13
+            error: The toolstack `builder` of tenant `beta` is of kind `builder`
+                --> host.toml:109:13
                 |
-            103 | toolstack = "build"
-                |             ^^^^^^^
-            help: write `tool` or `spare`
+            109 | toolstack = "builder"
+                |             ^^^^^^^^^
+            help: write `toolstack-acme` or `toolstack-beta`
 
             1 error in host.toml"#]],
     );
@@ -39,55 +40,55 @@ fn toolstack_of_another_kind() {
 #[test]
 fn one_toolstack_for_two_tenants() {
     refused(
-        &edited(&[("toolstack = \"spare\"", "toolstack = \"tool\"")]),
+        &edited_tenants(&[("toolstack = \"toolstack-beta\"", "toolstack = \"toolstack-acme\"")]),
         expect![[r#"
-        error: Tenants `acme` and `other` have one toolstack, `tool`
-            --> host.toml:103:13
-            |
-        103 | toolstack = "tool"
-            |             ^^^^^^
-           ::: host.toml:97:13
-           |
-        97 | toolstack = "tool"
-           |             ^^^^^^ tenant `acme`
-        help: give each tenant a toolstack of its own: that is what keeps them apart
+            error: Tenants `acme` and `beta` have one toolstack, `toolstack-acme`
+                --> host.toml:109:13
+                |
+            109 | toolstack = "toolstack-acme"
+                |             ^^^^^^^^^^^^^^^^
+                ::: host.toml:103:13
+                |
+            103 | toolstack = "toolstack-acme"
+                |             ^^^^^^^^^^^^^^^^ tenant `acme`
+            help: give each tenant a toolstack of its own: that is what keeps them apart
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
 }
 
 #[test]
 fn guest_with_unknown_tenant() {
     refused(
-        &edited(&[("tenant = \"acme\"", "tenant = \"acne\"")]),
+        &edited_tenants(&[("tenant = \"acme\"", "tenant = \"acne\"")]),
         expect![[r#"
-        error: Guest `web` has the unknown tenant `acne`
-            --> host.toml:109:10
-            |
-        109 | tenant = "acne"
-            |          ^^^^^^
-        help: did you mean `acme`?
+            error: Guest `web` has the unknown tenant `acne`
+                --> host.toml:115:10
+                |
+            115 | tenant = "acne"
+                |          ^^^^^^
+            help: did you mean `acme`?
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
 }
 
 #[test]
 fn more_guests_than_the_tenant_may_have() {
     refused(
-        &edited(&[(
+        &edited_tenants(&[(
             "[guest.web]\n",
             "[guest.db]\ntenant = \"acme\"\nconfig = \"guests/db.toml\"\n[guest.web]\n",
         )]),
         expect![[r#"
             error: Guest `web` is number 2 of tenant `acme`, which may have 1
-                --> host.toml:112:10
+                --> host.toml:118:10
                 |
-            112 | tenant = "acme"
+            118 | tenant = "acme"
                 |          ^^^^^^
-                ::: host.toml:100:10
+                ::: host.toml:106:10
                 |
-            100 | guests = 1
+            106 | guests = 1
                 |          ^ the limit
             help: raise `guests` of the tenant, or start this guest later
 
@@ -98,18 +99,109 @@ fn more_guests_than_the_tenant_may_have() {
 #[test]
 fn guest_without_any_tenant() {
     refused(
-        &edited(&[(
-            "[tenant.acme]\ntoolstack = \"tool\"\nmemory-mib = 256\nvcpus = 4\nguests = 1\n\n[tenant.other]\ntoolstack = \"spare\"\nmemory-mib = 128\nvcpus = 2\nguests = 2\n",
+        &edited_tenants(&[(
+            "[tenant.acme]\ntoolstack = \"toolstack-acme\"\nmemory-mib = 256\nvcpus = 4\nguests = 1\n\n[tenant.beta]\ntoolstack = \"toolstack-beta\"\nmemory-mib = 128\nvcpus = 2\nguests = 2\n",
             "",
         )]),
         expect![[r#"
-            error: Guest `web` has the unknown tenant `acme`
-               --> host.toml:98:10
+            error: `toolstack-acme` is a toolstack, but no tenant's
+               --> host.toml:82:5
                |
-            98 | tenant = "acme"
-               |          ^^^^^^
+            82 | [vm.toolstack-acme]
+               |     ^^^^^^^^^^^^^^
+            help: add `[tenant.NAME]` with `toolstack = "toolstack-acme"`
+
+            error: `toolstack-beta` is a toolstack, but no tenant's
+               --> host.toml:92:5
+               |
+            92 | [vm.toolstack-beta]
+               |     ^^^^^^^^^^^^^^
+            help: add `[tenant.NAME]` with `toolstack = "toolstack-beta"`
+
+            error: Guest `web` has the unknown tenant `acme`
+                --> host.toml:104:10
+                |
+            104 | tenant = "acme"
+                |          ^^^^^^
             help: there is no tenant yet: add one, or take this out
 
+            3 errors in host.toml"#]],
+    );
+}
+
+#[test]
+fn toolstack_without_tenant() {
+    refused(
+        &edited_tenants(&[(
+            "[tenant.beta]\ntoolstack = \"toolstack-beta\"\nmemory-mib = 128\nvcpus = 2\nguests = 2\n",
+            "",
+        )]),
+        expect![[r#"
+            error: `toolstack-beta` is a toolstack, but no tenant's
+               --> host.toml:92:5
+               |
+            92 | [vm.toolstack-beta]
+               |     ^^^^^^^^^^^^^^
+            help: add `[tenant.NAME]` with `toolstack = "toolstack-beta"`
+
             1 error in host.toml"#]],
+    );
+}
+
+#[test]
+fn a_program_that_is_no_toolstack_needs_no_tenant() {
+    let text = edited_tenants(&[
+        ("[tenant.beta]\ntoolstack = \"toolstack-beta\"\nmemory-mib = 128\nvcpus = 2\nguests = 2\n", ""),
+        ("[vm.toolstack-beta]\n", "[vm.toolstack-beta]\nprogram = \"test\"\n"),
+    ]);
+    let plan = check("host.toml", &text).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(plan.vm("toolstack-beta").unwrap().running_type(), "toolstack_t");
+}
+
+#[test]
+fn toolstack_that_lacks_builder_and_xenstore() {
+    refused(
+        &edited_tenants(&[
+            ("answers = [\"toolstack-acme\", \"toolstack-beta\"]", "answers = [\"toolstack-acme\"]"),
+            ("xenstore = \"the trees of Beta's guests\"\n", ""),
+            ("[vm.toolstack-beta.talks-to]\nbuilder = \"asks it to build Beta's guests\"\n", ""),
+        ]),
+        expect![[r#"
+            error: `toolstack-beta` has no channel to `builder`, but it asks it to build its tenant's guests
+               --> host.toml:92:5
+               |
+            92 | [vm.toolstack-beta]
+               |     ^^^^^^^^^^^^^^
+            help: add `builder = "why"` under `[vm.toolstack-beta.talks-to]`, and `toolstack-beta` to `answers` of `builder`
+
+            error: `toolstack-beta` has no XenStore ring, but it writes there what its tenant's guests find
+               --> host.toml:92:5
+               |
+            92 | [vm.toolstack-beta]
+               |     ^^^^^^^^^^^^^^
+            help: write `xenstore = "why"` in `[vm.toolstack-beta]`
+
+            2 errors in host.toml"#]],
+    );
+}
+
+#[test]
+fn names_that_would_make_two_types_one() {
+    for name in ["building", "acme-building", "acme-self", "channel", "acme-starting"] {
+        let text = edited_tenants(&[("[tenant.beta]", &format!("[tenant.{name}]"))]);
+        let report = check("host.toml", &text).expect_err(name).to_string();
+        assert!(report.contains(&format!("error: `{name}` is no name for a tenant")), "{report}");
+    }
+    refused(
+        &edited_tenants(&[("[tenant.beta]", "[tenant.acme-building]")]),
+        expect![[r#"
+        error: `acme-building` is no name for a tenant
+            --> host.toml:108:9
+            |
+        108 | [tenant.acme-building]
+            |         ^^^^^^^^^^^^^
+        help: take one that does not end in `building`, `starting`, `self` or `channel`: types of the policy end so
+
+        1 error in host.toml"#]],
     );
 }

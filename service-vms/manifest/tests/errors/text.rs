@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::{edited, refused};
+use super::{edited, edited_tenants, refused};
 
 #[test]
 fn iommu_none_with_empty_reason() {
@@ -25,11 +25,8 @@ fn names() {
     refused(
         &edited(&[
             ("[vm.spare]", "[vm.\"Spare VM\"]"),
-            ("toolstack = \"spare\"", "toolstack = \"Spare VM\""),
             ("name = \"test\"", "name = \"-test\""),
-            ("[guest.web]", "[guest.a-name-of-more-than-thirty-two-characters]"),
             ("program = \"bootstrapper\"", "program = \"../init\""),
-            ("[tenant.other]", "[tenant.\"\"]"),
         ]),
         expect![[r#"
             error: `-test` is no name for the host
@@ -47,46 +44,57 @@ fn names() {
             help: a name is 1 to 32 of `a-z`, `0-9` and `-`, and does not begin with `-`
 
             error: `Spare VM` is no name for a VM
-               --> host.toml:88:5
+               --> host.toml:89:5
                |
-            88 | [vm."Spare VM"]
+            89 | [vm."Spare VM"]
                |     ^^^^^^^^^^
             help: a name is 1 to 32 of `a-z`, `0-9` and `-`, and does not begin with `-`
 
+            3 errors in host.toml"#]],
+    );
+    refused(
+        &edited_tenants(&[
+            ("[guest.web]", "[guest.a-name-of-more-than-thirty-two-characters]"),
+            ("[tenant.beta]", "[tenant.\"\"]"),
+        ]),
+        expect![[r#"
             error: `""` is no name for a tenant
-                --> host.toml:102:9
+                --> host.toml:108:9
                 |
-            102 | [tenant.""]
+            108 | [tenant.""]
                 |         ^^
             help: a name is 1 to 32 of `a-z`, `0-9` and `-`, and does not begin with `-`
 
             error: `a-name-of-more-than-thirty-two-characters` is no name for a guest
-                --> host.toml:108:8
+                --> host.toml:114:8
                 |
-            108 | [guest.a-name-of-more-than-thirty-two-characters]
+            114 | [guest.a-name-of-more-than-thirty-two-characters]
                 |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
             help: a name is 1 to 32 of `a-z`, `0-9` and `-`, and does not begin with `-`
 
-            5 errors in host.toml"#]],
+            2 errors in host.toml"#]],
     );
 }
 
 #[test]
 fn paths() {
     refused(
-        &edited(&[("\"kernels/service.config\"", "\"\""), ("\"guests/web.toml\"", "\"guests/\\u0007\"")]),
+        &edited_tenants(&[
+            ("\"kernels/service.config\"", "\"\""),
+            ("\"guests/web.toml\"", "\"guests/\\u0007\""),
+        ]),
         expect![[r#"
             error: `""` is no path of a file
-              --> host.toml:9:11
-              |
-            9 | service = ""
-              |           ^^
+               --> host.toml:10:11
+               |
+            10 | service = ""
+               |           ^^
             help: write a path relative to this file, without control characters
 
             error: `guests/\u{7}` is no path of a file
-                --> host.toml:110:10
+                --> host.toml:116:10
                 |
-            110 | config = "guests/\u0007"
+            116 | config = "guests/\u0007"
                 |          ^^^^^^^^^^^^^^^
             help: write a path relative to this file, without control characters
 
@@ -100,9 +108,9 @@ fn channel_without_reason() {
         &edited(&[("build = \"creates guests\"", "build = \"\"")]),
         expect![[r#"
             error: The channel to `build` has no reason
-               --> host.toml:86:9
+               --> host.toml:87:9
                |
-            86 | build = ""
+            87 | build = ""
                |         ^^
             help: say in a few words why: the reason stands in the policy and in the logs
 
@@ -131,14 +139,14 @@ fn reason_with_newline() {
     refused(
         &edited(&[("\"creates guests\"", "\"creates guests\\nallow all\"")]),
         expect![[r#"
-        error: The reason contains `\n`
-           --> host.toml:86:9
-           |
-        86 | build = "creates guests\nallow all"
-           |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^
-        help: write it in one line, without control or invisible characters: it goes into logs and generated policy
+            error: The reason contains `\n`
+               --> host.toml:87:9
+               |
+            87 | build = "creates guests\nallow all"
+               |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^
+            help: write it in one line, without control or invisible characters: it goes into logs and generated policy
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
 }
 
@@ -147,14 +155,14 @@ fn reason_that_reorders_text() {
     refused(
         &edited(&[("\"creates guests\"", "\"creates \u{202e}guests\"")]),
         expect![[r#"
-        error: The reason contains `\u{202e}`
-           --> host.toml:86:9
-           |
-        86 | build = "creates �guests"
-           |         ^^^^^^^^^^^^^^^^^
-        help: write it in one line, without control or invisible characters: it goes into logs and generated policy
+            error: The reason contains `\u{202e}`
+               --> host.toml:87:9
+               |
+            87 | build = "creates �guests"
+               |         ^^^^^^^^^^^^^^^^^
+            help: write it in one line, without control or invisible characters: it goes into logs and generated policy
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
 }
 

@@ -33,6 +33,7 @@ state = "contents"
 
 [vm.user]
 kind = "toolstack"
+program = "test-user"
 domid = 23
 kernel = "service"
 memory-mib = 32
@@ -41,7 +42,7 @@ restart = { policy = "on-crash" }
 "#;
 
 /// A valid manifest with a XenStore, each `(old, new)` replaced once.
-fn with_xenstore(edits: &[(&str, &str)]) -> String {
+pub(super) fn with_xenstore(edits: &[(&str, &str)]) -> String {
     let announces = "pci = \"which controllers there are\"";
     let text = edited(&[(announces, &format!("{announces}\nstate = \"announces VMs\""))]) + XENSTORE;
     edits.iter().fold(text, |text, (old, new)| {
@@ -68,26 +69,26 @@ fn ring_without_reason_and_of_the_wrong_type() {
     refused(
         &with_xenstore(&[("xenstore = \"writes what it found\"", "xenstore = \" \"")]),
         expect![[r#"
-        error: The XenStore ring has no reason
-            --> host.toml:142:12
-            |
-        142 | xenstore = " "
-            |            ^^^
-        help: say in a few words why: the reason stands in the policy and in the logs
+            error: The XenStore ring has no reason
+                --> host.toml:129:12
+                |
+            129 | xenstore = " "
+                |            ^^^
+            help: say in a few words why: the reason stands in the policy and in the logs
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
     refused(
         &with_xenstore(&[("xenstore = \"writes what it found\"", "xenstore = true")]),
         expect![[r#"
-        error: `xenstore` is a boolean, not a string
-            --> host.toml:142:12
-            |
-        142 | xenstore = true
-            |            ^^^^
-        help: write for example `xenstore = "why it needs it"`
+            error: `xenstore` is a boolean, not a string
+                --> host.toml:129:12
+                |
+            129 | xenstore = true
+                |            ^^^^
+            help: write for example `xenstore = "why it needs it"`
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
 }
 
@@ -97,9 +98,9 @@ fn ring_without_logic() {
         &edited(&[("[vm.tool.talks-to]", "xenstore = \"tells the guests\"\n[vm.tool.talks-to]")]),
         expect![[r#"
             error: `tool` has a XenStore ring, but no VM of this host serves one
-               --> host.toml:85:1
+               --> host.toml:86:1
                |
-            85 | xenstore = "tells the guests"
+            86 | xenstore = "tells the guests"
                | ^^^^^^^^
             help: take the line out, or add `[vm.xenstore-logic]`, as in Ennead's images/host.toml
 
@@ -113,9 +114,9 @@ fn ring_of_a_vm_that_can_have_none() {
         &with_xenstore(&[("after = [\"state\"]", "after = [\"state\"]\nxenstore = \"itself\"")]),
         expect![[r#"
             error: `logic` has a XenStore ring, but it is the one that serves rings
-                --> host.toml:133:1
+                --> host.toml:119:1
                 |
-            133 | xenstore = "itself"
+            119 | xenstore = "itself"
                 | ^^^^^^^^
             help: take the line out
 
@@ -160,21 +161,21 @@ fn logic_without_state() {
     refused(
         &text.replace("after = [\"state\"]\n", ""),
         expect![[r#"
-        error: `logic` has no contents: there is no VM of kind `xenstore-state`
-            --> host.toml:113:5
-            |
-        113 | [vm.logic]
-            |     ^^^^^
-        help: add `[vm.xenstore-state]`, as in Ennead's images/host.toml
+            error: `logic` has no contents: there is no VM of kind `xenstore-state`
+               --> host.toml:99:5
+               |
+            99 | [vm.logic]
+               |     ^^^^^
+            help: add `[vm.xenstore-state]`, as in Ennead's images/host.toml
 
-        error: `logic` talks to `state`, which is not a VM of this host
-            --> host.toml:121:1
-            |
-        121 | state = "contents"
-            | ^^^^^
-        help: did you mean `spare`?
+            error: `logic` talks to `state`, which is not a VM of this host
+                --> host.toml:107:1
+                |
+            107 | state = "contents"
+                | ^^^^^
+            help: did you mean `spare`?
 
-        2 errors in host.toml"#]],
+            2 errors in host.toml"#]],
     );
 }
 
@@ -191,23 +192,23 @@ fn logic_that_starts_before_state_and_has_no_channel_to_it() {
         ]),
         expect![[r#"
             error: `state` is built by the builder, but a VM of kind `xenstore-state` must be there before
-                --> host.toml:116:5
+                --> host.toml:102:5
                 |
-            116 | [vm.state]
+            102 | [vm.state]
                 |     ^^^^^
             help: write `built-by = "bootstrapper"`
 
             error: `logic` has no channel to `state`, but it reads and writes all contents there
-                --> host.toml:125:5
+                --> host.toml:111:5
                 |
-            125 | [vm.logic]
+            111 | [vm.logic]
                 |     ^^^^^
             help: add `state = "why"` under `[vm.logic.talks-to]`, and `logic` to `answers` of `state`
 
             error: `logic` needs its contents, but starts before `state`
-                --> host.toml:125:5
+                --> host.toml:111:5
                 |
-            125 | [vm.logic]
+            111 | [vm.logic]
                 |     ^^^^^
             help: write `after = ["state"]` for `logic`, and have `state` built by the same VM or by the bootstrapper
 
@@ -248,20 +249,20 @@ fn two_of_a_half() {
         &with_xenstore(&[("[vm.user]\nkind = \"toolstack\"", "[vm.user]\nkind = \"xenstore-logic\"")]),
         expect![[r#"
             error: `user` is a second VM of kind `xenstore-logic`
-                --> host.toml:138:8
+                --> host.toml:124:8
                 |
-            138 | kind = "xenstore-logic"
+            124 | kind = "xenstore-logic"
                 |        ^^^^^^^^^^^^^^^^
-                ::: host.toml:127:8
+                ::: host.toml:113:8
                 |
-            127 | kind = "xenstore-logic"
+            113 | kind = "xenstore-logic"
                 |        ^^^^^^^^^^^^^^^^ `logic` is the first
             help: a host has one XenStore: take one of the two out
 
             error: `user` has a XenStore ring, but it is the one that serves rings
-                --> host.toml:142:1
+                --> host.toml:129:1
                 |
-            142 | xenstore = "writes what it found"
+            129 | xenstore = "writes what it found"
                 | ^^^^^^^^
             help: take the line out
 
@@ -275,13 +276,13 @@ fn state_that_is_to_be_restarted() {
     refused(
         &with_xenstore(&[(never, &never.replace("never", "on-crash"))]),
         expect![[r#"
-        error: `state` is of kind `xenstore-state`, which cannot be restarted: XenStore's contents are nowhere else
-            --> host.toml:124:22
-            |
-        124 | restart = { policy = "on-crash" }
-            |                      ^^^^^^^^^^
-        help: write `restart = { policy = "never" }`
+            error: `state` is of kind `xenstore-state`, which cannot be restarted: XenStore's contents are nowhere else
+                --> host.toml:110:22
+                |
+            110 | restart = { policy = "on-crash" }
+                |                      ^^^^^^^^^^
+            help: write `restart = { policy = "never" }`
 
-        1 error in host.toml"#]],
+            1 error in host.toml"#]],
     );
 }
