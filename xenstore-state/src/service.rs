@@ -453,3 +453,6 @@ impl Service {
 
 /// Bytes of the longest message.
 const MESSAGE: usize = HEADER_LEN + PAYLOAD_MAX;
+
+#[cfg(test)]
+mod tests;
