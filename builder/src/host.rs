@@ -1,9 +1,12 @@
 //! Builder on the running host: takes over, then serves until the host ends.
 
 mod lives;
+mod toolstacks;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -13,12 +16,14 @@ use ennead_manifest::{Kind, Vm, context};
 use ennead_runtime::boot::ServerVm;
 use ennead_runtime::{Health, Params, Runtime};
 use ennead_xen::{Control, DomId, DomainState, EventChannels, Port, ShutdownReason, Virq};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::command::{Command, Lines};
+use crate::guests::Guests;
 use crate::ledger::Ledger;
 use crate::pciback::Pciback;
 use crate::restarts::Restarts;
+use toolstacks::Toolstack;
 
 /// Domain 0, the bootstrapper.
 const DOMAIN_0: DomId = DomId(0);
@@ -31,7 +36,7 @@ const SHOWN_BYTES: usize = 120;
 /// Builder with everything it holds.
 #[derive(Debug)]
 pub struct Host {
-    control: Control,
+    control: Rc<Control>,
     events: EventChannels,
     died: Port,
     typed: Port,
@@ -44,6 +49,8 @@ pub struct Host {
     pciback: Option<Pciback>,
     xenstore: Option<XenStore>,
     restarts: Restarts,
+    guests: Guests,
+    toolstacks: BTreeMap<DomId, Toolstack>,
 }
 
 impl Host {
@@ -62,7 +69,7 @@ impl Host {
             .find(|vm| vm.kind == Kind::Builder)
             .map(|vm| DomId(vm.domid))
             .context("The plan has no builder")?;
-        let control = Control::open().context("Cannot open Xen's control interface")?;
+        let control = Rc::new(Control::open().context("Cannot open Xen's control interface")?);
         let events = EventChannels::open().context("Cannot open the event channels")?;
         // First the ports, then the handler, then (in `take_over`) the list of domains: no death can be missed.
         let died = events.bind_virq(Virq::DomExc)?;
@@ -77,13 +84,11 @@ impl Host {
         // Xen numbers a label when it is first named, and remembers a refusal by number. A VM that asked for a number which is
         // still free would be refused for good what the label of that number may: pciback could keep itself from being
         // sealed. So every label has its number before pciback runs.
-        let kinds = store.boot_plan().plan.vms.iter().map(|vm| vm.kind);
-        for kind in kinds.filter(|kind| *kind != Kind::Bootstrapper) {
-            for label in [kind.building_type(), kind.starting_type(), kind.running_type()] {
-                control.sid_of(&context(&label))?;
-            }
+        for label in store.boot_plan().plan.labels() {
+            control.sid_of(&context(&label))?;
         }
         let ledger = Ledger::new(store.boot_plan());
+        let guests = Guests::new(&store.boot_plan().plan);
         let Runtime { params, health, .. } = runtime;
         Ok(Self {
             control,
@@ -99,6 +104,8 @@ impl Host {
             pciback: None,
             xenstore: None,
             restarts: Restarts::default(),
+            guests,
+            toolstacks: BTreeMap::new(),
         })
     }
 
@@ -128,13 +135,18 @@ impl Host {
     /// # Errors
     /// When Xen refuses something without which the host cannot go on.
     pub fn serve(&mut self) -> anyhow::Result<Infallible> {
+        let mut busy = true;
         loop {
-            match self.events.wait(self.restarts.wait(Instant::now()))? {
+            // A toolstack that asks on and on keeps neither the operator nor dead VMs waiting.
+            let pause = if busy { Some(Duration::ZERO) } else { self.restarts.wait(Instant::now()) };
+            match self.events.wait(pause)? {
                 Some(port) if port == self.died => self.look()?,
                 Some(port) if port == self.typed => self.read_console()?,
-                Some(port) => warn!(port = port.0, "unexpected-event"),
-                None => {}
+                Some(port) if self.heard(port) => {}
+                // The last event of a toolstack that is gone.
+                Some(_) | None => {}
             }
+            busy = self.serve_toolstacks();
             self.restart_due()?;
         }
     }
@@ -211,7 +223,8 @@ impl Host {
     }
 
     fn name(&self, domid: DomId) -> String {
-        self.ledger.get(domid).map_or_else(|| "unknown".to_owned(), |entry| entry.vm.name.clone())
+        let vm = self.ledger.get(domid).map(|entry| entry.vm.name.clone());
+        vm.or_else(|| Some(self.guests.get(domid)?.name.clone())).unwrap_or_else(|| "unknown".to_owned())
     }
 
     fn read_console(&mut self) -> anyhow::Result<()> {
@@ -247,7 +260,7 @@ impl Host {
         self.pciback.as_mut().context("pciback is not connected")
     }
 
-    fn list(&self) -> anyhow::Result<()> {
+    fn list(&mut self) -> anyhow::Result<()> {
         let domains = self.control.domains()?;
         for d in &domains {
             let context = self.control.context_of(d.sid)?;
@@ -263,7 +276,8 @@ impl Host {
                 "vm"
             );
         }
-        info!(count = domains.len(), free_kib = self.free_kib()?, "list-end");
+        let nodes = self.xenstore.as_mut().and_then(|xenstore| xenstore.count().ok()).unwrap_or_default();
+        info!(count = domains.len(), free_kib = self.free_kib()?, own_kib = own_kib(), nodes, "list-end");
         Ok(())
     }
 
@@ -284,6 +298,13 @@ impl Host {
         info!(path = %node, children = names.len(), "node-end");
         Ok(())
     }
+}
+
+/// KiB of memory that Builder's program has (resident, `proc(5)`).
+fn own_kib() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.map_or(0, |pages| pages.saturating_mul(4))
 }
 
 /// The beginning of a value, which anybody may have written, in printable characters.

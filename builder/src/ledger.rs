@@ -1,6 +1,7 @@
 //! What Builder knows of each VM: whether it is there, from which images, and who may map its memory.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use ennead_manifest::{BootPlan, Vm};
 use ennead_xen::DomId;
@@ -27,6 +28,9 @@ pub struct Entry {
     pub phase: Phase,
     /// Who may map its memory; empty once it runs.
     mappers: Vec<DomId>,
+    /// Since when it runs, and how often it was seen to start.
+    since: Option<Instant>,
+    starts: u32,
 }
 
 impl Entry {
@@ -34,6 +38,30 @@ impl Entry {
     #[must_use]
     pub fn mappers(&self) -> &[DomId] {
         &self.mappers
+    }
+
+    /// How long it has been running.
+    #[must_use]
+    pub fn uptime(&self) -> Option<Duration> {
+        self.since.filter(|_| self.phase == Phase::Running).map(|since| since.elapsed())
+    }
+
+    /// How often it was built again.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.starts.saturating_sub(1)
+    }
+
+    /// Whether it outlives the host's start.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.vm.kind != ennead_manifest::Kind::Bootstrapper
+    }
+
+    fn runs(&mut self) {
+        self.phase = Phase::Running;
+        self.since = Some(Instant::now());
+        self.starts = self.starts.saturating_add(1);
     }
 }
 
@@ -74,6 +102,8 @@ impl Ledger {
             image: boot.images.get(&vm.ramdisk_image()).map(|image| image.sha256.clone()).unwrap_or_default(),
             phase: Phase::Absent,
             mappers: Vec::new(),
+            since: None,
+            starts: 0,
         };
         Self { entries: boot.plan.vms.iter().map(|vm| (DomId(vm.domid), entry(vm))).collect() }
     }
@@ -98,7 +128,7 @@ impl Ledger {
                     entry.phase = Phase::Absent;
                     gone.push(*domid);
                 }
-                (Phase::Absent, true) => entry.phase = Phase::Running,
+                (Phase::Absent, true) => entry.runs(),
                 _ => {}
             }
         }
@@ -123,7 +153,11 @@ impl Ledger {
     /// Ends it: the whitelist is empty again.
     pub fn end_build(&mut self, domid: DomId, runs: bool) {
         if let Some(entry) = self.entries.get_mut(&domid) {
-            entry.phase = if runs { Phase::Running } else { Phase::Absent };
+            if runs {
+                entry.runs();
+            } else {
+                entry.phase = Phase::Absent;
+            }
             entry.mappers.clear();
         }
     }
@@ -175,7 +209,7 @@ mod tests {
         Ledger::new(&BootPlan { manifest_sha256: String::new(), images: BTreeMap::new(), plan })
     }
 
-    const EXTRA: &str = "[vm.extra]\nkind = \"toolstack\"\ndomid = 9\nkernel = \"service\"\nmemory-mib = 32\n\
+    const EXTRA: &str = "[vm.extra]\nkind = \"toolstack\"\nprogram = \"extra\"\ndomid = 9\nkernel = \"service\"\nmemory-mib = 32\n\
                          restart = { policy = \"on-crash\" }\n[vm.extra.may]\nwrite-host-console = \"x\"\n";
 
     #[test]

@@ -38,6 +38,7 @@ pub fn run(cache: &Cache, progress: Progress, options: &host::Options, boots: u3
         memory_mib: host.plan.host.memory_mib,
         accel: Accel::Counted,
         resets: false,
+        lines: crate::relay::lines(&host.plan),
         extra: Vec::new(),
         log: options.out.with_file_name("bench.log"),
     };

@@ -100,6 +100,22 @@ pub fn build(cache: &Cache, progress: Progress, names: &[String]) -> Result<BTre
     Ok(programs)
 }
 
+/// Builds `ennead`, the operator's program, for this machine; gives where it is.
+///
+/// # Errors
+/// When it does not build.
+pub fn cli(cache: &Cache, progress: Progress) -> Result<PathBuf> {
+    let mut step = progress.step("The operator's program");
+    step.log_to(&cache.log_path("ennead"))?;
+    let metadata = metadata()?;
+    let mut command = cargo();
+    command.args(["build", "--release", "--locked", "-p", "ennead"]);
+    command.env("CARGO_TARGET_DIR", &metadata.target_directory);
+    step.run(&mut command)?;
+    step.done("ennead");
+    Ok(metadata.target_directory.join("release/ennead"))
+}
+
 /// Static, and without paths of the machine that builds.
 fn flags(target_directory: &Path) -> Result<Vec<String>> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);

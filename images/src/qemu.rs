@@ -19,6 +19,9 @@ const ENDS: [(&str, &str); 2] = [("Panic on CPU", "Xen crashed"), ("halting mach
 /// OVMF's program and its empty variable store.
 const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
 
+/// Name of its copy.
+const VARIABLES: &str = "variables.fd";
+
 /// The machine's firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Firmware {
@@ -76,6 +79,8 @@ pub struct Settings {
     pub accel: Accel,
     /// Whether a reset starts it again (else QEMU ends).
     pub resets: bool,
+    /// Names of the VMs that have a line to the outside: each is a port of a virtio serial controller.
+    pub lines: Vec<String>,
     /// Further options of QEMU's.
     pub extra: Vec<String>,
     /// Where each line of the serial console goes, with the seconds since QEMU's start.
@@ -83,9 +88,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The arguments of `qemu-system-x86_64`; `variables` is the copy of OVMF's variable store.
+    /// The arguments of `qemu-system-x86_64`; in `folder` are the copy of OVMF's variable store and the ports' sockets.
     #[must_use]
-    pub fn arguments(&self, variables: &Path) -> Vec<String> {
+    pub fn arguments(&self, folder: &Path) -> Vec<String> {
         let kvm = self.accel.use_kvm();
         // The virtual IOMMU remaps interrupts only if KVM leaves the IO-APIC to QEMU.
         let machine = if kvm { "q35,kernel-irqchip=split" } else { "q35" };
@@ -133,19 +138,38 @@ impl Settings {
             let [code, _] = OVMF;
             for drive in [
                 format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"),
-                format!("if=pflash,format=raw,unit=1,file={}", escaped(variables)),
+                format!("if=pflash,format=raw,unit=1,file={}", escaped(&folder.join(VARIABLES))),
             ] {
                 arguments.extend(["-drive".to_owned(), drive]);
             }
         }
         let drive = format!("media=cdrom,readonly=on,format=raw,if=ide,file={}", escaped(&self.iso));
         arguments.extend(["-drive".to_owned(), drive]);
+        if !self.lines.is_empty() {
+            // Behind the virtual IOMMU, as everything is that the hardware domain has.
+            let controller = "virtio-serial-pci,id=lines,disable-legacy=on,iommu_platform=on";
+            arguments.extend(["-device".to_owned(), controller.to_owned()]);
+        }
+        for name in &self.lines {
+            let socket = escaped(&port(folder, name));
+            arguments.extend([
+                "-chardev".to_owned(),
+                format!("socket,id=line-{name},server=on,wait=off,path={socket}"),
+                "-device".to_owned(),
+                format!("virtserialport,bus=lines.0,chardev=line-{name},name={name}"),
+            ]);
+        }
         if !self.resets {
             arguments.push("-no-reboot".to_owned());
         }
         arguments.extend(self.extra.iter().cloned());
         arguments
     }
+}
+
+/// The socket of a line's port.
+fn port(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.port"))
 }
 
 /// A comma ends a value in QEMU's options unless it is doubled.
@@ -190,7 +214,8 @@ pub struct Machine {
     shared: Arc<Shared>,
     position: usize,
     log: PathBuf,
-    _variables: Option<tempfile::TempDir>,
+    /// OVMF's variables and the ports' sockets.
+    folder: tempfile::TempDir,
 }
 
 impl Machine {
@@ -200,17 +225,13 @@ impl Machine {
     /// When QEMU is not installed, cannot be started, or the log cannot be written.
     pub fn start(settings: &Settings) -> Result<Self> {
         anyhow::ensure!(settings.iso.is_file(), "There is no ISO {}: build it first", settings.iso.display());
-        let (variables, path) = match settings.firmware {
-            Firmware::Bios => (None, PathBuf::new()),
-            Firmware::Uefi => {
-                let dir = tempfile::tempdir().context("Cannot make a temporary folder")?;
-                let path = dir.path().join("variables.fd");
-                let [_, empty] = OVMF;
-                std::fs::copy(empty, &path)
-                    .with_context(|| format!("Cannot copy {empty}: apt-get install ovmf"))?;
-                (Some(dir), path)
-            }
-        };
+        // Its path is short, as those of sockets must be.
+        let folder = tempfile::tempdir().context("Cannot make a temporary folder")?;
+        if settings.firmware == Firmware::Uefi {
+            let [_, empty] = OVMF;
+            std::fs::copy(empty, folder.path().join(VARIABLES))
+                .with_context(|| format!("Cannot copy {empty}: apt-get install ovmf"))?;
+        }
         if let Some(folder) = settings.log.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("Cannot make {}", folder.display()))?;
         }
@@ -219,7 +240,7 @@ impl Machine {
         // setpriv: QEMU ends when we do, whatever ends us. Its own process group: Ctrl-C is ours to answer.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
-        command.args(settings.arguments(&path)).process_group(0);
+        command.args(settings.arguments(folder.path())).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().context("Cannot start QEMU: apt-get install qemu-system-x86")?;
@@ -233,21 +254,19 @@ impl Machine {
         let listener =
             Listener { shared: Arc::clone(&shared), started, log: None, pieces: Pieces::default() };
         std::thread::spawn(move || listener.complaints(errors));
-        Ok(Self {
-            child,
-            input,
-            started,
-            shared,
-            position: 0,
-            log: settings.log.clone(),
-            _variables: variables,
-        })
+        Ok(Self { child, input, started, shared, position: 0, log: settings.log.clone(), folder })
     }
 
     /// When it was switched on.
     #[must_use]
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// The socket of the port that is the line of this VM, if it has one.
+    #[must_use]
+    pub fn port(&self, name: &str) -> PathBuf {
+        port(self.folder.path(), name)
     }
 
     /// Every line so far.
@@ -497,6 +516,7 @@ mod tests {
             memory_mib: 768,
             accel: Accel::Tcg,
             resets: false,
+            lines: Vec::new(),
             extra: vec!["-icount".to_owned(), "1".to_owned()],
             log: PathBuf::new(),
         }
@@ -527,13 +547,30 @@ mod tests {
             "{bios}"
         );
         assert!(bios.contains("-accel tcg,thread=multi") && bios.ends_with("-no-reboot -icount 1"), "{bios}");
-        assert!(!bios.contains("pflash"), "{bios}");
+        assert!(!bios.contains("pflash") && !bios.contains("virtio"), "{bios}");
         let uefi = Settings { firmware: Firmware::Uefi, resets: true, ..settings() };
-        let uefi = uefi.arguments(Path::new("vars.fd")).join(" ");
+        let uefi = uefi.arguments(Path::new("folder")).join(" ");
         assert!(
-            uefi.contains("-smp 1 ") && uefi.contains("unit=1,file=vars.fd") && !uefi.contains("-no-reboot"),
+            uefi.contains("-smp 1 ")
+                && uefi.contains("unit=1,file=folder/variables.fd")
+                && !uefi.contains("-no-reboot"),
             "{uefi}"
         );
+    }
+
+    #[test]
+    fn each_line_is_a_port() {
+        let lines = Settings { lines: vec!["one".to_owned(), "two".to_owned()], ..settings() };
+        let text = lines.arguments(Path::new("a,b")).join(" ");
+        assert_eq!(text.matches("-device virtio-serial-pci,").count(), 1, "{text}");
+        for name in ["one", "two"] {
+            for part in [
+                format!("-chardev socket,id=line-{name},server=on,wait=off,path=a,,b/{name}.port "),
+                format!("-device virtserialport,bus=lines.0,chardev=line-{name},name={name} "),
+            ] {
+                assert!(text.contains(&part), "{part}: {text}");
+            }
+        }
     }
 
     #[test]

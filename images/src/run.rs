@@ -51,6 +51,7 @@ pub fn run(request: &Request) -> Result<bool> {
         memory_mib,
         accel: request.accel,
         resets: false,
+        lines: Vec::new(),
         extra: request.qemu.clone(),
     };
     let setup = Setup { cache, progress: Progress::for_stderr(), build: request.build.clone(), machine };
@@ -91,6 +92,10 @@ fn show(setup: &Setup, keep: bool) -> Result<()> {
     let list = session.list()?;
     println!("\nThe VMs of the running host:\n\n{}", list.table());
     if keep {
+        for name in &machine.lines {
+            let socket = session.operator(name)?;
+            println!("\nOperators reach `{name}` at {0}: ennead --host unix:{0} list", socket.display());
+        }
         return console::interact(&mut session);
     }
     println!("The whole serial console: {}", machine.log.display());

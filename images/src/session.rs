@@ -1,12 +1,14 @@
 //! A host in QEMU: follows its milestones, and asks Builder on the serial console.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::milestone::Milestone;
 use crate::qemu::{Line, Machine, Settings};
+use crate::relay::Relay;
 use crate::table::{RunningVm, VmList};
 use crate::timeline::Timeline;
 
@@ -26,6 +28,10 @@ pub struct Session {
     pub machine: Machine,
     /// What has happened.
     pub timeline: Timeline,
+    /// Sockets for operators, by toolstack.
+    relays: BTreeMap<String, Relay>,
+    /// Where they are.
+    folder: PathBuf,
 }
 
 impl Session {
@@ -34,7 +40,23 @@ impl Session {
     /// # Errors
     /// When QEMU cannot be started.
     pub fn start(settings: &Settings, show: bool) -> Result<Self> {
-        Ok(Self { machine: Machine::start(settings)?, timeline: Timeline::new(show) })
+        let folder = settings.log.parent().map(PathBuf::from).unwrap_or_default();
+        let machine = Machine::start(settings)?;
+        Ok(Self { machine, timeline: Timeline::new(show), relays: BTreeMap::new(), folder })
+    }
+
+    /// The socket at which operators reach a toolstack: `NAME.sock` beside the serial console's log. It stays as long as the session.
+    ///
+    /// # Errors
+    /// When the VM has no line, or the socket cannot be made.
+    pub fn operator(&mut self, toolstack: &str) -> Result<PathBuf> {
+        if let Some(relay) = self.relays.get(toolstack) {
+            return Ok(relay.socket().to_owned());
+        }
+        let socket = self.folder.join(format!("{toolstack}.sock"));
+        let relay = Relay::start(&self.machine.port(toolstack), &socket)?;
+        self.relays.insert(toolstack.to_owned(), relay);
+        Ok(socket)
     }
 
     /// Waits for a milestone that `wanted` picks. What else happens goes to the timeline.

@@ -18,6 +18,7 @@ fn setup() -> Setup {
         // What every machine has; KVM hides mistakes that only slow machines show.
         accel: Accel::Tcg,
         resets: false,
+        lines: Vec::new(),
         extra: Vec::new(),
         log: build.out.with_file_name("serial.log"),
     };
@@ -59,6 +60,16 @@ fn a_vm_that_cannot_start_is_named() {
 #[test]
 fn vms_come_and_go_without_a_trace() {
     holds("vms");
+}
+
+#[test]
+fn guests_live_their_whole_lives() {
+    holds("guests");
+}
+
+#[test]
+fn tenants_are_kept_apart() {
+    holds("tenants");
 }
 
 #[test]

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use ennead_channel::pciback::{Controller, Reply, Request, controllers_in_parts};
-use ennead_channel::{FIRST_GREF, Pciback, Server, Tagged, Text};
+use ennead_channel::{FIRST_GREF, Offer, Pciback, Server, Tagged, Text};
 use ennead_runtime::{CapabilitySet, Health, Runtime, Sandbox, power_off, restart};
-use ennead_xen::EventChannels;
+use ennead_xen::{EventChannels, GrantRef};
 use tracing::{error, info, warn};
 
 use crate::bus;
+use crate::line::Line;
 use crate::publish::Publisher;
 
+/// The client that is no toolstack.
+const BUILDER: &str = "builder";
 /// How long Builder may leave an answer unread before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -26,38 +29,46 @@ enum Then {
     Reboot,
 }
 
-/// pciback with its channel to Builder.
+/// pciback with its channel to Builder, and the toolstacks' lines.
 #[derive(Debug)]
 pub struct Service {
     health: Option<Health>,
     events: EventChannels,
     builder: Server<Pciback>,
     xenstore: Option<Publisher>,
+    /// Until sealed; then each has its thread.
+    lines: Vec<Line>,
+    sealed: bool,
 }
 
 impl Service {
-    /// Offers the channel to Builder. Must come before anything else grants pages: the order fixes the gref.
+    /// Offers the channels. Must come before anything else grants pages: the order fixes the grefs.
     ///
     /// # Errors
-    /// When Xen refuses, or the page has another gref than Builder expects.
+    /// When Xen refuses, a page has another gref than its client expects, or Builder is no client.
     pub fn offer(runtime: Runtime) -> anyhow::Result<Self> {
         let events = EventChannels::open().context("Cannot open the event channels")?;
-        let [client] = runtime.params.answers.as_slice() else {
-            anyhow::bail!(
-                "pciback answers one VM, Builder; the boot parameters name {}",
-                runtime.params.answers.len()
-            )
-        };
-        let builder = Server::offer(client.domid, &events).context("Cannot offer the channel to Builder")?;
-        ensure!(
-            builder.gref().0 == FIRST_GREF,
-            "The channel's page has gref {}, but Builder will look for {FIRST_GREF}: something granted a page before",
-            builder.gref().0
-        );
+        let (mut builder, mut lines) = (None, Vec::new());
+        for (client, gref) in runtime.params.answers.iter().zip(FIRST_GREF..) {
+            if client.name.as_str() == BUILDER {
+                let offer = Offer::new(client.domid).context("Cannot offer the channel to Builder")?;
+                expect(offer.gref(), gref)?;
+                builder = Some(offer);
+            } else {
+                let line = Line::offer(client)?;
+                expect(line.gref(), gref)?;
+                lines.push(line);
+            }
+        }
+        let builder =
+            builder.context("The boot parameters do not name Builder among those that pciback answers")?;
+        let domid = builder.peer();
+        let port = events.bind_unbound(domid).context("Cannot make an event channel for Builder")?;
         // Nobody else's ports, whoever takes this program over.
-        events.restrict(client.domid).context("Cannot restrict the event channels")?;
+        events.restrict(domid).context("Cannot restrict the event channels")?;
         let xenstore = runtime.params.xenstore.map(|_| Publisher::open()).transpose()?;
-        Ok(Self { health: Some(runtime.health), events, builder, xenstore })
+        let (health, builder) = (Some(runtime.health), builder.open(port));
+        Ok(Self { health, events, builder, xenstore, lines, sealed: false })
     }
 
     /// Reports that pciback is well, then answers until the host ends.
@@ -107,17 +118,33 @@ impl Service {
         });
     }
 
-    /// Drops what only the start needed.
+    /// Drops what only the start needed; nothing when a Builder that is new asks again.
     fn seal(&mut self) -> anyhow::Result<()> {
+        if self.sealed {
+            return Ok(());
+        }
+        let lines = Line::open(std::mem::take(&mut self.lines));
         Sandbox::new()
             // The channel goes on over the files that are open; the bus can still be read, and the host switched off.
             .keep_read("/sys")
             .keep_capabilities(CapabilitySet::SYS_BOOT)
             .enter()
             .context("Cannot drop privileges")?;
+        self.sealed = true;
         info!("sealed");
+        lines.into_iter().for_each(Line::carry);
         Ok(())
     }
+}
+
+/// Fails unless a channel's page is where its client looks for it.
+fn expect(found: GrantRef, expected: u32) -> anyhow::Result<()> {
+    ensure!(
+        found.0 == expected,
+        "A channel's page has gref {}, but its client will look for {expected}: something granted a page before",
+        found.0
+    );
+    Ok(())
 }
 
 fn answer(request: &Request, sysfs: &Path) -> (Vec<Reply>, Then) {

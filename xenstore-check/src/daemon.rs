@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tempfile::TempDir;
 
 use crate::peer::Peers;
@@ -73,6 +75,8 @@ struct Process {
     program: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(&'static str, PathBuf)>,
+    /// The processors that it may use, also when it is started again.
+    processors: CpuSet,
     child: Child,
 }
 
@@ -178,8 +182,9 @@ impl Daemon {
     ) -> Result<()> {
         let log = File::create(self.dir.path().join(format!("{name}.log")))
             .with_context(|| format!("Cannot make the log of {name}"))?;
+        let processors = sched_getaffinity(None).context("Cannot ask for the processors")?;
         let child = spawn(&program, &arguments, &environment, log)?;
-        self.processes.push(Process { name, program, arguments, environment, child });
+        self.processes.push(Process { name, program, arguments, environment, processors, child });
         Ok(())
     }
 
@@ -258,13 +263,23 @@ impl Daemon {
     /// # Errors
     /// When it does not come up.
     pub fn restart(&mut self, name: &str) -> Result<()> {
+        self.start_again(name)?;
+        self.wait_for_socket("socket")
+    }
+
+    /// Starts the process of this name again, after [`Daemon::kill`], and waits for nothing.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_again(&mut self, name: &str) -> Result<()> {
         let log = File::options()
             .append(true)
             .open(self.dir.path().join(format!("{name}.log")))
             .with_context(|| format!("Cannot open the log of {name}"))?;
         let process = self.process(name)?;
         process.child = spawn(&process.program, &process.arguments, &process.environment, log)?;
-        self.wait_for_socket("socket")
+        sched_setaffinity(Some(Pid::from_child(&process.child)), &process.processors)
+            .with_context(|| format!("Cannot keep {name} on its processors"))
     }
 
     fn process(&mut self, name: &str) -> Result<&mut Process> {

@@ -76,6 +76,10 @@ impl RingClient {
             match self.channel.send_to(&port.to_le_bytes(), &self.daemon) {
                 // The daemon's queue is full: it has been woken up and has yet to look.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+                // It is being restarted: an event is lost then, and the new one looks at every ring.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {
+                    return Ok(());
+                }
                 sent => return sent.map(drop).context("The daemon takes no events"),
             }
         }

@@ -47,6 +47,8 @@ pub struct World {
     operators: BTreeMap<u8, SocketClient>,
     guests: BTreeMap<u16, RingClient>,
     domains: BTreeMap<u16, DomainState>,
+    /// Who is connected, the oldest connection first.
+    order: Vec<Who>,
     /// Which domain was given whose rights, by SET_TARGET.
     targets: BTreeSet<(u16, u16)>,
     transactions: BTreeMap<(Who, u16), u32>,
@@ -70,6 +72,7 @@ impl World {
             operators,
             guests: BTreeMap::new(),
             domains: BTreeMap::new(),
+            order: (0..=OPERATORS).map(Who::Operator).collect(),
             targets: BTreeSet::new(),
             transactions: BTreeMap::new(),
             next_request: 1,
@@ -94,8 +97,11 @@ impl World {
     pub fn run(&mut self, action: &Action) -> Result<Outcome> {
         self.outcome = Outcome::default();
         if self.is_possible(action) {
+            let releases_next = self.releases_next(action);
             let done = self.act(action).and_then(|()| self.synchronise());
-            self.put_release_first(action);
+            if let Some(packets) = releases_next.and_then(|who| self.outcome.received.get_mut(&who)) {
+                packets.sort_by_key(Packet::is_event);
+            }
             if let Err(error) = done {
                 // What the daemon itself says is the better explanation.
                 self.daemon.check()?;
@@ -107,12 +113,13 @@ impl World {
         Ok(std::mem::take(&mut self.outcome))
     }
 
-    /// C xenstored sometimes removes a released domain only after its reply: when it comes next in its list.
-    fn put_release_first(&mut self, action: &Action) {
-        let Some((who, op)) = action.request_of() else { return };
-        if let Some(packets) = self.outcome.received.get_mut(&who).filter(|_| op == Op::Release as u32) {
-            packets.sort_by_key(Packet::is_event);
-        }
+    /// Who releases the domain that has connected right after them: while C xenstored serves a connection it holds on to
+    /// the next one, so that this domain goes, with the events of it, only after the reply; else it goes before.
+    fn releases_next(&self, action: &Action) -> Option<Who> {
+        let Action::Request { who, op, payload, .. } = action else { return None };
+        let next = self.order.iter().skip_while(|other| *other != who).nth(1);
+        let released = domid_in(payload).filter(|_| *op == Op::Release as u32).map(Who::Guest);
+        (released.is_some() && next == released.as_ref()).then_some(*who)
     }
 
     fn is_possible(&self, action: &Action) -> bool {
@@ -212,7 +219,10 @@ impl World {
         if op == Op::Introduce as u32 {
             match self.guests.get_mut(&domid) {
                 Some(guest) => guest.reset(),
-                None => drop(self.guests.insert(domid, self.daemon.guest(domid)?)),
+                None => {
+                    self.guests.insert(domid, self.daemon.guest(domid)?);
+                    self.order.push(Who::Guest(domid));
+                }
             }
         } else if op == Op::Release as u32 {
             self.forget(domid);
@@ -246,6 +256,8 @@ impl World {
 
     fn reconnect(&mut self, number: u8) -> Result<()> {
         self.operators.insert(number, SocketClient::connect(&self.daemon.socket())?);
+        self.order.retain(|who| *who != Who::Operator(number));
+        self.order.push(Who::Operator(number));
         self.transactions.retain(|(who, _), _| *who != Who::Operator(number));
         Ok(())
     }
@@ -312,6 +324,7 @@ impl World {
     /// A domain's connection is gone, and with it all that belonged to it.
     fn forget(&mut self, domid: u16) {
         self.guests.remove(&domid);
+        self.order.retain(|who| *who != Who::Guest(domid));
         self.targets.retain(|(owner, _)| *owner != domid);
         self.transactions.retain(|(who, _), _| *who != Who::Guest(domid));
     }

@@ -21,12 +21,13 @@ fn every_measurement_gives_a_number() {
     let lines = bench(&options, &start, &mut |_| steps += 1).unwrap();
     assert!(lines.len() > steps && steps > 40, "{steps} steps, {} lines", lines.len());
     for line in &lines {
-        for kind in &kinds {
+        let only_ours = line.name.contains("Logic");
+        for kind in kinds.iter().filter(|kind| !only_ours || **kind == Kind::Ours) {
             let number = line.median.get(kind.name()).copied().unwrap_or(f64::NAN);
             // A small store may fit into memory that the daemon has already.
             assert!(number > 0.0 || line.unit == "B", "{}, {}: {number}", line.name, kind.name());
         }
-        assert!(line.ratio.is_some(), "{}", line.name);
+        assert_eq!(line.ratio.is_some(), !only_ours, "{}", line.name);
     }
     assert_eq!(table(&lines).lines().count(), lines.len() + 1);
 }

@@ -101,9 +101,16 @@ fn a_killed_logic_is_back_with_everything() {
     let ours = Ours::build(Profile::Debug).unwrap();
     let mut daemon = Daemon::ours(&ours).unwrap();
     ask(&mut connect(&daemon.socket()), Op::Write, b"/a\0kept");
-    for _ in 0..5 {
+    // More than Logic looks at together.
+    for domid in 1..=200 {
+        daemon.create_domain(domid).unwrap();
+    }
+    for domid in 201..=205 {
         daemon.kill("xenstore-logic").unwrap();
         daemon.restart("xenstore-logic").unwrap();
+        daemon.create_domain(domid).unwrap();
+        let introduce = format!("{domid}\x001\x007\0");
+        assert_eq!(ask(&mut connect(&daemon.socket()), Op::Introduce, introduce.as_bytes()).payload, b"OK\0");
         assert_eq!(ask(&mut connect(&daemon.socket()), Op::Read, b"/a\0").payload, b"kept");
     }
 }

@@ -108,14 +108,19 @@ impl World for Process {
         // Domains before everything else: what a client says about a domain comes after what happened to it.
         let mut space = [MaybeUninit::uninit(); EVENTS / 2];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let timeout = if block { None } else { Some(&at_once) };
+        let more = self.rings.as_ref().is_some_and(Rings::has_more);
+        let timeout = if block && !more { None } else { Some(&at_once) };
         let ready = match epoll::wait(&self.epoll, &mut space, timeout) {
             Ok((ready, _)) => &*ready,
             Err(Errno::INTR) => return Ok(()),
             Err(_) => return Err(Stop::World("epoll failed")),
         };
-        if let (Some(rings), true) = (&mut self.rings, ready.iter().any(|e| e.data.u64() >= CHANNEL)) {
+        if let (Some(rings), true) = (&mut self.rings, more || ready.iter().any(|e| e.data.u64() >= CHANNEL))
+        {
             rings.events(events);
+            if rings.has_more() {
+                return Ok(());
+            }
         }
         for event in ready {
             let (data, flags) = (event.data.u64(), event.flags);

@@ -2,6 +2,7 @@
 //! `dying`) is its state; `domN.ring` is its ring page. An event is a 4-byte little-endian port in a datagram: to `evtchn.sock`
 //! for us (100+N: domain N's channel; 1: a domain has died), to `domN.evtchn` for domain N.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Cursor, Read as _, Write as _};
 use std::mem::MaybeUninit;
@@ -33,6 +34,8 @@ pub(crate) struct Rings {
     /// Domains that are there, as far as we have said.
     domains: Vec<u16>,
     fresh: bool,
+    /// What was seen and not told yet. It never grows: nothing may allocate.
+    waiting: VecDeque<Event>,
 }
 
 impl Rings {
@@ -51,7 +54,9 @@ impl Rings {
         for entry in std::fs::read_dir(path).with_context(context)? {
             domains.extend(domain(entry?.file_name().as_encoded_bytes()));
         }
-        Ok(Self { dir, path: path.to_owned(), channel, watch, domains, fresh: true })
+        // All domains at once: those that there are, those that come, and what has become of them.
+        let waiting = VecDeque::with_capacity(3 * DOMAINS);
+        Ok(Self { dir, path: path.to_owned(), channel, watch, domains, fresh: true, waiting })
     }
 
     pub(crate) fn channel(&self) -> BorrowedFd<'_> {
@@ -62,31 +67,43 @@ impl Rings {
         self.watch.as_fd()
     }
 
-    /// What has happened: new domains first, then the channels' events.
+    /// What has happened, a part of it if it is much: new domains first, then the channels' events.
     pub(crate) fn events(&mut self, events: &mut Vec<Event>) {
+        if self.waiting.is_empty() {
+            self.see();
+        }
+        let n = self.waiting.len().min(EVENTS / 2);
+        events.extend(self.waiting.drain(..n));
+    }
+
+    /// Whether there is more to tell.
+    pub(crate) fn has_more(&self) -> bool {
+        self.fresh || !self.waiting.is_empty()
+    }
+
+    fn see(&mut self) {
         if std::mem::take(&mut self.fresh) {
-            events.extend(self.domains.iter().map(|domid| Event::Domain {
-                domid: *domid,
-                state: 1,
-                more: false,
-            }));
+            let known =
+                self.domains.iter().map(|domid| Event::Domain { domid: *domid, state: 3, more: false });
+            self.waiting.extend(known);
         }
         let mut space = [MaybeUninit::uninit(); 2048];
         let mut reader = inotify::Reader::new(&self.watch, &mut space);
-        while let Ok(entry) = reader.next() {
+        while self.waiting.len() < 2 * DOMAINS {
+            let Ok(entry) = reader.next() else { break };
             if let Some(domid) = entry.file_name().and_then(|name| domain(name.to_bytes())) {
                 if self.domains.len() < DOMAINS && !self.domains.contains(&domid) {
                     self.domains.push(domid);
                 }
-                events.push(Event::Domain { domid, state: 1, more: false });
+                self.waiting.push_back(Event::Domain { domid, state: 1, more: false });
             }
         }
         let mut port = [0; 4];
-        while events.len() < EVENTS {
+        while self.waiting.len() < EVENTS / 2 {
             match rustix::net::recv(&self.channel, &mut port, RecvFlags::DONTWAIT) {
                 Ok((_, 4)) => match u32::from_le_bytes(port) {
-                    DIED => self.look(events),
-                    port => events.push(Event::Port(port)),
+                    DIED => self.look(),
+                    port => self.waiting.push_back(Event::Port(port)),
                 },
                 Ok(_) => {}
                 Err(_) => return,
@@ -95,17 +112,17 @@ impl Rings {
     }
 
     /// Looks what has become of each domain. One that has shut down may have done so before: State knows.
-    fn look(&mut self, events: &mut Vec<Event>) {
-        let dir = &self.dir;
-        let before = events.len();
-        self.domains.retain(|domid| {
+    fn look(&mut self) {
+        let Self { dir, domains, waiting, .. } = self;
+        let before = waiting.len();
+        domains.retain(|domid| {
             let state = state(dir, *domid);
             if state != 1 {
-                events.push(Event::Domain { domid: *domid, state, more: true });
+                waiting.push_back(Event::Domain { domid: *domid, state, more: true });
             }
             state != 0
         });
-        if let Some(Event::Domain { more, .. }) = events.get_mut(before..).and_then(<[Event]>::last_mut) {
+        if let Some(Event::Domain { more, .. }) = waiting.range_mut(before..).next_back() {
             *more = false;
         }
     }

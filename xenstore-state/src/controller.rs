@@ -63,6 +63,7 @@ impl Controller {
                 }
                 self.ask(state, &wire::Request::SetPerms { path, perms: perms.to_vec() }).into()
             }
+            Request::Count => Reply::Count(u32::try_from(state.nodes()).unwrap_or(u32::MAX)),
             Request::Remove { path } => self.ask(state, &wire::Request::Rm { path: path.as_bytes() }).into(),
             Request::Read { path, offset } => {
                 self.ask(state, &wire::Request::Read { path: path.as_bytes() }).part(offset)

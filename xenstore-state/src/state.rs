@@ -80,6 +80,12 @@ impl State {
         }
     }
 
+    /// How many nodes there are, with those that only open transactions still see.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.store.tree.len()
+    }
+
     /// Gives a service VM its role.
     pub fn set_role(&mut self, domid: u16, role: Role) {
         self.settings.roles.insert(domid, role);

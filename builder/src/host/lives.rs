@@ -22,7 +22,12 @@ impl Host {
     pub(super) fn look(&mut self) -> anyhow::Result<()> {
         let domains = self.control.domains()?;
         self.note_gone(&domains);
+        self.look_at_guests(&domains);
         for (domid, reason) in domains.iter().filter_map(stopped) {
+            // What becomes of a guest is its toolstack's to say.
+            if self.guests.get(domid).is_some() {
+                continue;
+            }
             warn!(domid = domid.0, name = %self.name(domid), reason = %reason, "vm-stopped");
             let vm = self.ledger.get(domid).map(|entry| entry.vm.clone());
             if let Some(vm) = &vm {
@@ -32,6 +37,7 @@ impl Host {
                 }
                 self.tell(Request::ShutDown { domid: domid.0 });
             }
+            self.let_go(domid);
             if let Err(e) = self.control.destroy_domain(domid) {
                 error!(domid = domid.0, cause = %e, "not-destroyed");
             }
@@ -59,7 +65,7 @@ impl Host {
     }
 
     /// Tells XenStore-State something. What it does not take is reported, and does not keep the VM's life from going on.
-    fn tell(&mut self, request: Request) {
+    pub(super) fn tell(&mut self, request: Request) {
         let Some(xenstore) = self.xenstore.as_mut() else { return };
         if let Err(e) = xenstore.tell(request) {
             error!(cause = %format!("{:#}", anyhow::Error::from(e)), "not-announced");
@@ -71,6 +77,7 @@ impl Host {
         if vm.xenstore.is_some() {
             self.tell(Request::Restarting { domid: vm.domid });
         }
+        self.let_go(DomId(vm.domid));
         self.control.destroy_domain(DomId(vm.domid))?;
         if vm.xenstore.is_none() {
             self.tell(Request::Died { domid: vm.domid });
@@ -153,6 +160,7 @@ impl Host {
         self.ledger.end_build(domid, result.is_ok());
         let memory_kib = result?;
         self.restarts.healthy(domid, Instant::now());
+        self.attach(&vm)?;
         Ok((domid, memory_kib))
     }
 
@@ -176,6 +184,7 @@ impl Host {
     pub(super) fn destroy(&mut self, name: &str) -> anyhow::Result<()> {
         let vm = self.ledger.check_destroy(name)?;
         let domid = DomId(vm.domid);
+        self.let_go(domid);
         self.control.destroy_domain(domid)?;
         self.restarts.forget(domid);
         self.dead(&vm);

@@ -12,6 +12,7 @@
 
 pub mod attempts;
 pub mod edu;
+pub mod hostile;
 pub mod matrix;
 pub mod options;
 pub mod xenbus;

@@ -3,11 +3,13 @@
 pub mod boot;
 pub mod fault;
 pub mod firmware;
+pub mod guests;
 pub mod power;
 pub mod privileges;
 pub mod refuse;
 pub mod repeat;
 pub mod storm;
+pub mod tenants;
 pub mod vms;
 pub mod xenstore;
 
@@ -21,6 +23,7 @@ use crate::cache::Cache;
 use crate::host::{self, Host};
 use crate::progress::Progress;
 use crate::qemu::Settings;
+use crate::relay;
 
 /// What a scenario works with.
 #[derive(Debug)]
@@ -67,7 +70,7 @@ impl Setup {
     /// When it cannot be written.
     pub fn machine(&self, host: &Host) -> Result<Settings> {
         host.write_iso(&self.cache, self.progress, &self.build.out)?;
-        Ok(self.settings(self.build.out.clone(), "serial"))
+        Ok(self.settings(host, self.build.out.clone(), "serial"))
     }
 
     /// Writes the ISO of a changed host into a temporary folder, which lives as long as the returned value, and gives a
@@ -79,12 +82,13 @@ impl Setup {
         let folder = self.cache.temporary("changed")?;
         let iso = folder.path().join("changed.iso");
         host.write_iso(&self.cache, Progress::Silent, &iso)?;
-        Ok((folder, self.settings(iso, &format!("serial-{name}"))))
+        Ok((folder, self.settings(host, iso, &format!("serial-{name}"))))
     }
 
-    fn settings(&self, iso: PathBuf, log: &str) -> Settings {
+    fn settings(&self, host: &Host, iso: PathBuf, log: &str) -> Settings {
         let folder = self.machine.log.parent().map(PathBuf::from).unwrap_or_default();
-        Settings { iso, log: folder.join(format!("{log}.log")), ..self.machine.clone() }
+        let (lines, log) = (relay::lines(&host.plan), folder.join(format!("{log}.log")));
+        Settings { iso, lines, log, ..self.machine.clone() }
     }
 }
 
@@ -171,7 +175,7 @@ impl std::fmt::Debug for Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 11] = [
+pub const ALL: [Scenario; 13] = [
     Scenario {
         name: "boot",
         about: "the host starts, has no Dom0, is sealed off, stays quiet, goes off",
@@ -202,6 +206,16 @@ pub const ALL: [Scenario; 11] = [
         name: "storm",
         about: "twenty guests use XenStore while its Logic is killed twenty times",
         run: storm::run,
+    },
+    Scenario {
+        name: "guests",
+        about: "an operator's PV and PVH guests live their whole lives",
+        run: guests::run,
+    },
+    Scenario {
+        name: "tenants",
+        about: "a tenant's toolstack that means harm reaches neither another's guests nor Builder",
+        run: tenants::run,
     },
     Scenario { name: "power", about: "restart and power-off from the console", run: power::run },
     Scenario {

@@ -121,7 +121,7 @@ fn ends(session: &Session) -> impl Iterator<Item = &Milestone> {
 
 /// Looks at every attempt under one type: Xen refused it, and where FLASK must have done that, its log says so. Gives their
 /// number.
-fn refused(lines: &[Line], label: &str) -> Result<u64> {
+pub(super) fn refused(lines: &[Line], label: &str) -> Result<u64> {
     let mut denials: Vec<&str> = Vec::new();
     let (mut attempts, mut wrong) = (0, Vec::new());
     for line in lines.iter().map(|line| line.text.as_str()) {

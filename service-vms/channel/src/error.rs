@@ -23,6 +23,9 @@ pub enum Violation {
         /// Must not be 0.
         port: u32,
     },
+    /// The page has no header, although whoever owns it said that it is ready.
+    #[error("no header")]
+    NotReady,
     /// The server speaks something else.
     #[error("protocol {found:#010x}, this end speaks {expected:#010x}")]
     Protocol {

@@ -16,7 +16,10 @@ pub use bounded::{List, Text, Unfit};
 pub use error::{Error, Violation};
 pub use link::{Client, Events, Offer, Server};
 pub use page::{Endpoint, Header, INDEX_LIMIT, MAGIC, MAX_MESSAGE, RING_SIZE, VERSION};
-pub use proto::{Protocol, Tagged, pciback, pciback::Pciback, xenstore, xenstore::XenStoreControl};
+pub use proto::{
+    Protocol, Tagged, guests, guests::Guests, line, line::Line, pciback, pciback::Pciback, xenstore,
+    xenstore::XenStoreControl,
+};
 
 /// The first grant reference that a VM's /dev/xen/gntalloc hands out: Xen reserves 0 to 7, and Linux takes the free ones
 /// in order. So client number i of a server has the page with gref `FIRST_GREF` + i.

@@ -190,7 +190,33 @@ impl<R: Protocol> Server<R, GrantedPage> {
     }
 }
 
+impl<R: Protocol> Server<R, MappedPage> {
+    /// Maps the page that the client granted as `gref` ([`Client::offer`]), and binds its port: for a server that grants
+    /// nothing to its clients, since it would stay alive as long as one of them held its page.
+    ///
+    /// # Errors
+    /// Xen's; `PeerBroke` if the page is none of this protocol, or not ready.
+    pub fn attach(client: DomId, gref: GrantRef, events: &EventChannels) -> Result<Self, Error> {
+        let page = MappedPage::map(client, gref).map_err(xen("map the client's page"))?;
+        Self::on(page, gref, client, |port| {
+            events.bind_interdomain(client, port).map_err(xen("bind the client's port"))
+        })
+    }
+}
+
 impl<R: Protocol, P: SharedPage> Server<R, P> {
+    /// The server's end of a page that the client has formatted.
+    fn on(
+        page: P,
+        gref: GrantRef,
+        peer: DomId,
+        bind: impl FnOnce(Port) -> Result<Port, Error>,
+    ) -> Result<Self, Error> {
+        let header = Header::expect::<R>(&page)?.ok_or(Violation::NotReady)?;
+        let link = Link::new(Endpoint::server(page), bind(header.port)?, header.generation);
+        Ok(Self { link, gref, peer, protocol: PhantomData })
+    }
+
     fn over(page: P, gref: GrantRef, peer: DomId, port: Port) -> Self {
         let header = Header { generation: new_generation(), port, protocol: R::ID };
         header.publish(&page);
@@ -236,6 +262,14 @@ impl<R: Protocol, P: SharedPage> Server<R, P> {
         timeout: Duration,
     ) -> Result<Option<Tagged<R::Request>>, Error> {
         self.link.recv(events, timeout)
+    }
+
+    /// Sends a reply; `false` if there is no room for it now.
+    ///
+    /// # Errors
+    /// `TooLong`; `PeerBroke`; `Xen`.
+    pub fn try_send(&mut self, events: &impl Events, reply: &Tagged<R::Reply>) -> Result<bool, Error> {
+        self.link.try_send(events, reply)
     }
 
     /// Sends a reply; waits for room. Events of other ports: see `take_others`.
@@ -299,12 +333,30 @@ impl<R: Protocol> Client<R, MappedPage> {
     }
 }
 
+impl<R: Protocol> Client<R, GrantedPage> {
+    /// Grants a page to the server, with a port for it: for a server that [attaches](Server::attach). Its gref is
+    /// `FIRST_GREF` if this comes before anything else that takes grants.
+    ///
+    /// # Errors
+    /// Xen's; `EPERM` if there is no domain `server`.
+    pub fn offer(server: DomId, events: &EventChannels) -> Result<Self, Error> {
+        let page = GrantedPage::new(server).map_err(xen("grant a page"))?;
+        let port = events.bind_unbound(server).map_err(xen("make an event channel"))?;
+        Self::on(page, port)
+    }
+}
+
 impl<R: Protocol, P: SharedPage> Client<R, P> {
+    /// The client's end of a page of its own.
+    fn on(page: P, port: Port) -> Result<Self, Error> {
+        let header = Header { generation: new_generation(), port, protocol: R::ID };
+        header.publish(&page);
+        let link = Link::new(Endpoint::client(page)?, port, header.generation);
+        Ok(Self { link, next_id: new_generation(), protocol: PhantomData })
+    }
+
     fn over(page: P, bind: impl FnOnce(Port) -> Result<Port, Error>) -> Result<Option<Self>, Error> {
-        let Some(header) = Header::read(&page)? else { return Ok(None) };
-        if header.protocol != R::ID {
-            return Err(Violation::Protocol { expected: R::ID, found: header.protocol }.into());
-        }
+        let Some(header) = Header::expect::<R>(&page)? else { return Ok(None) };
         let endpoint = Endpoint::client(page)?;
         let link = Link::new(endpoint, bind(header.port)?, header.generation);
         // Replies to a predecessor's requests must not match: it did not start where this one does.

@@ -24,7 +24,7 @@
 
 use ennead_xen::{Port, SharedPage};
 
-use crate::{Error, Violation};
+use crate::{Error, Protocol, Violation};
 
 /// "EnCh", read as a little-endian u32.
 pub const MAGIC: u32 = 0x6843_6e45;
@@ -83,6 +83,17 @@ impl Header {
         page.store(OFF_FLAGS, 0);
         page.store(OFF_PROTOCOL, self.protocol);
         page.store(OFF_MAGIC, MAGIC);
+    }
+
+    /// As [`Header::read`], of a page of this protocol.
+    pub(crate) fn expect<R: Protocol>(page: &impl SharedPage) -> Result<Option<Self>, Error> {
+        let header = Self::read(page)?;
+        match header {
+            Some(header) if header.protocol != R::ID => {
+                Err(Violation::Protocol { expected: R::ID, found: header.protocol }.into())
+            }
+            header => Ok(header),
+        }
     }
 
     /// Reads the header; `None` while the server has not written it.

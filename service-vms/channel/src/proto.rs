@@ -1,5 +1,7 @@
 //! Messages, and the protocols that they form. Encoded with postcard; decoding is bounded and refuses trailing bytes.
 
+pub mod guests;
+pub mod line;
 pub mod pciback;
 pub mod xenstore;
 

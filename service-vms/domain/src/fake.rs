@@ -1,11 +1,12 @@
-//! A Xen that keeps its domain in a hash map, checks what the real one checks, and fails when told to.
+//! A Xen that keeps its domain in a hash map, checks what the real one checks, and fails when told to. The pages of a PVH
+//! domain are under their guest frames.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::{Hypervisor, NewDomain, Pages, Vcpu0};
-use ennead_xen::{DomId, GrantRef, Mfn, Port};
+use ennead_xen::{DomId, DomainKind, GrantRef, HvmParam, MemoryKind, MemoryRegion, Mfn, Port, PvhStart};
 
 /// What memory holds that nobody has written.
 const SCRUB: u8 = 0xc2;
@@ -34,6 +35,10 @@ pub(crate) struct State {
     pub(crate) pinned: Option<Mfn>,
     pub(crate) grants: Vec<(GrantRef, DomId, Mfn)>,
     pub(crate) vcpu: Option<Vcpu0>,
+    pub(crate) pool_kib: u64,
+    pub(crate) map: Vec<MemoryRegion>,
+    pub(crate) params: HashMap<HvmParam, u64>,
+    pub(crate) pvh: Option<PvhStart>,
     pub(crate) calls: usize,
     next: u64,
 }
@@ -92,13 +97,9 @@ impl Pages for FakePages {
         Ok(())
     }
 
-    fn zero(&mut self) -> Result<()> {
-        count(&self.state, self.fail_at)?;
-        let mut state = self.state.borrow_mut();
-        for mfn in &self.mfns {
-            *state.pages.get_mut(&mfn.0).unwrap() = Some(Box::new([0; 4096]));
-        }
-        Ok(())
+    fn zero(&mut self, offset: usize, len: usize) -> Result<()> {
+        ensure(offset + len <= self.mfns.len() * 4096, "zeros outside the mapping")?;
+        self.write(offset, &vec![0; len])
     }
 }
 
@@ -107,6 +108,22 @@ impl Fake {
         count(&self.state, self.fail_at)?;
         let s = self.state.borrow();
         ensure(s.created.is_some_and(|c| c.domid == d) && !s.destroyed, "a call on no domain")
+    }
+
+    fn call_for(&self, d: DomId, kind: DomainKind) -> Result<()> {
+        self.call(d)?;
+        ensure(self.kind() == Some(kind), "a call for the other kind of domain")
+    }
+
+    fn kind(&self) -> Option<DomainKind> {
+        self.state.borrow().created.map(|c| c.kind)
+    }
+
+    /// A PVH domain's memory from a guest-physical address on.
+    pub(crate) fn physical(&self, at: u64, len: usize) -> Vec<u8> {
+        let first = at / 4096;
+        let pages = (first..(at + len as u64).div_ceil(4096)).flat_map(|pfn| self.page(Mfn(pfn)));
+        pages.skip((at % 4096) as usize).take(len).collect()
     }
 
     pub(crate) fn page(&self, mfn: Mfn) -> [u8; 4096] {
@@ -193,7 +210,9 @@ impl Hypervisor for Fake {
         let mut s = self.state.borrow_mut();
         ensure(s.created.is_none(), "the same domain twice")?;
         s.created = Some(*new);
-        s.pages.insert(SHARED_INFO.0, None);
+        if new.kind == DomainKind::Pv {
+            s.pages.insert(SHARED_INFO.0, None);
+        }
         s.next = 1 << 30;
         Ok(())
     }
@@ -218,19 +237,28 @@ impl Hypervisor for Fake {
         self.call(d)?;
         ensure(order <= 9, "an order above that of 2 MiB")?;
         ensure(!pfns.is_empty() && pfns.len() <= 1024, "a strange number of extents")?;
+        let pvh = self.kind() == Some(DomainKind::Pvh);
         let mut s = self.state.borrow_mut();
+        // Xen starts a domain with 1 MiB for page tables; that is not enough for all its memory.
+        ensure(!pvh || s.pool_kib > 1024, "no memory for page tables")?;
         let mut out = Vec::new();
-        for _ in pfns {
-            let have = s.pages.len() - 1;
+        for pfn in pfns {
+            let have = if pvh { s.pages.len() } else { s.pages.len() - 1 };
             if order == 9 && self.superpages.is_some_and(|n| have / 512 >= n)
                 || self.memory.is_some_and(|n| have >= n)
             {
                 break;
             }
             ensure((have as u64 + (1 << order)) * 4 <= s.max_kib, "more memory than the limit")?;
-            // Downwards with gaps, aligned as Xen does.
-            s.next = (s.next - (3 << order)) >> order << order;
-            let first = s.next;
+            let first = if pvh {
+                ensure(pfn % (1 << order) == 0, "a superpage across two")?;
+                ensure(!s.pages.contains_key(pfn), "the same page twice")?;
+                *pfn
+            } else {
+                // Downwards with gaps, aligned as Xen does.
+                s.next = (s.next - (3 << order)) >> order << order;
+                s.next
+            };
             s.pages.extend((first..first + (1 << order)).map(|mfn| (mfn, None)));
             out.push(Mfn(first));
         }
@@ -238,7 +266,7 @@ impl Hypervisor for Fake {
     }
 
     fn shared_info(&self, d: DomId) -> Result<Mfn> {
-        self.call(d)?;
+        self.call_for(d, DomainKind::Pv)?;
         Ok(SHARED_INFO)
     }
 
@@ -260,13 +288,13 @@ impl Hypervisor for Fake {
     }
 
     fn hypercall_page(&self, d: DomId, mfn: Mfn) -> Result<()> {
-        self.call(d)?;
+        self.call_for(d, DomainKind::Pv)?;
         self.state.borrow_mut().hypercall_page = Some(mfn);
         Ok(())
     }
 
     fn pin_l4(&self, d: DomId, mfn: Mfn) -> Result<()> {
-        self.call(d)?;
+        self.call_for(d, DomainKind::Pv)?;
         ensure(self.state.borrow().mapped == 0, "a page table mapped writable elsewhere")?;
         self.validate(mfn.0)?;
         self.state.borrow_mut().pinned = Some(mfn);
@@ -275,14 +303,56 @@ impl Hypervisor for Fake {
 
     fn seed_grants(&self, d: DomId, grants: &[(GrantRef, DomId, Mfn)]) -> Result<()> {
         self.call(d)?;
-        self.state.borrow_mut().grants.extend(grants);
+        let mut s = self.state.borrow_mut();
+        ensure(grants.iter().all(|(.., frame)| s.pages.contains_key(&frame.0)), "a grant of nothing")?;
+        s.grants.extend(grants);
         Ok(())
     }
 
     fn start_vcpu0(&self, d: DomId, vcpu: &Vcpu0) -> Result<()> {
-        self.call(d)?;
+        self.call_for(d, DomainKind::Pv)?;
         ensure(self.state.borrow().pinned == Some(vcpu.cr3), "a root that is not pinned")?;
         self.state.borrow_mut().vcpu = Some(*vcpu);
+        Ok(())
+    }
+
+    fn set_paging_pool_kib(&self, d: DomId, kib: u64) -> Result<()> {
+        self.call_for(d, DomainKind::Pvh)?;
+        self.state.borrow_mut().pool_kib = kib;
+        Ok(())
+    }
+
+    fn set_memory_map(&self, d: DomId, map: &[MemoryRegion]) -> Result<()> {
+        self.call_for(d, DomainKind::Pvh)?;
+        let mut s = self.state.borrow_mut();
+        let mut end = 0;
+        for region in map {
+            ensure(region.start >= end && region.size > 0, "a memory map without order")?;
+            end = region.start + region.size;
+            let pages = region.start / 4096..end / 4096;
+            ensure(pages.clone().all(|pfn| s.pages.contains_key(&pfn)), "memory that is not there")?;
+            ensure(region.start % 4096 == 0 && region.size % 4096 == 0, "half a page")?;
+        }
+        let told: u64 = map.iter().map(|r| r.size / 4096).sum();
+        ensure(told == s.pages.len() as u64, "memory that it is not told of")?;
+        s.map = map.to_vec();
+        Ok(())
+    }
+
+    fn set_hvm_param(&self, d: DomId, param: HvmParam, value: u64) -> Result<()> {
+        self.call_for(d, DomainKind::Pvh)?;
+        ensure(self.state.borrow_mut().params.insert(param, value).is_none(), "a parameter twice")
+    }
+
+    fn start_pvh(&self, d: DomId, start: &PvhStart) -> Result<()> {
+        self.call_for(d, DomainKind::Pvh)?;
+        let mut s = self.state.borrow_mut();
+        let ram = |at: u32| {
+            let inside = |r: &MemoryRegion| (r.start..r.start + r.size).contains(&u64::from(at));
+            s.map.iter().any(|r| r.kind == MemoryKind::Ram && inside(r))
+        };
+        ensure(ram(start.entry) && ram(start.start_info), "a start outside of its memory")?;
+        s.pvh = Some(*start);
         Ok(())
     }
 }

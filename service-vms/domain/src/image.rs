@@ -1,4 +1,5 @@
-//! Kernel files: what they are, where their parts go, what their Xen notes say.
+//! Kernel files: what they are, where their parts go, what their Xen notes say. Who only builds domains from plans needs
+//! none of this.
 //!
 //! Offsets in errors count from the start of the file; for a packed kernel those that name an ELF part count from
 //! the start of the unpacked image.
@@ -7,7 +8,10 @@ use std::borrow::Cow;
 use std::fmt::Arguments;
 use std::ops::Range;
 
-use crate::{MAX_INITIAL, PAGE, unpack};
+use crate::memory::bytes;
+use crate::plan::{KernelPlan, Mode, PlanError, PvEntry, Segment};
+use crate::unpack;
+use ennead_xen::DomainKind;
 
 /// Why a kernel file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,24 +67,15 @@ pub enum ImageError {
         /// The limit that it broke.
         limit: u64,
     },
-    /// Two segments want the same memory.
-    #[error(
-        "Kernel: program header {second} wants memory from {paddr:#x}, inside that of program header {first}"
-    )]
-    Overlap {
-        /// Index of the lower segment.
-        first: usize,
-        /// Index of the upper segment.
-        second: usize,
-        /// Where the upper one begins.
-        paddr: u64,
-    },
-    /// There is nothing to load.
-    #[error("Kernel: no segment to load")]
-    NoSegment,
-    /// A note that a PV kernel must have is missing.
-    #[error("Kernel: no Xen note {0}: not a kernel for Xen PV domains")]
-    NoNote(&'static str),
+    /// What it asks for cannot be.
+    #[error("Kernel: {0}")]
+    Plan(#[from] PlanError),
+    /// A note that a kernel for this kind of domain must have is missing.
+    #[error("Kernel: no Xen note {0}: not a kernel for Xen {kind} domains", kind = match .1 {
+        DomainKind::Pv => "PV",
+        DomainKind::Pvh => "PVH",
+    })]
+    NoNote(&'static str, DomainKind),
     /// A note is there but useless.
     #[error("Kernel: Xen note {name} at offset {offset:#x} is {value:?}, must be {must}")]
     Note {
@@ -95,28 +90,12 @@ pub enum ImageError {
     },
 }
 
-/// Part of a kernel to load.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    /// Pseudo-physical address, in bytes.
-    pub paddr: u64,
-    /// Bytes of memory; what `data` does not fill is zero.
-    pub memsz: u64,
-    /// Bytes of the image that go there; no longer than `memsz`.
-    pub data: Range<usize>,
-    index: usize,
-}
-
-/// A kernel that can be started as a 64-bit PV domain.
+/// A kernel file, unpacked.
 #[derive(Debug, Clone)]
 pub struct Kernel<'a> {
     image: Cow<'a, [u8]>,
-    pub(crate) entry: u64,
-    pub(crate) virt_base: u64,
-    pub(crate) hypercall_page: Option<u64>,
-    pub(crate) init_p2m: Option<u64>,
-    pub(crate) segments: Vec<Segment>,
-    pub(crate) end: u64,
+    /// What of the image goes into each segment.
+    data: Vec<Range<usize>>,
 }
 
 impl<'a> Kernel<'a> {
@@ -127,58 +106,45 @@ impl<'a> Kernel<'a> {
     /// Says what is wrong and where; `file` may hold anything.
     pub fn parse(file: &'a [u8], limit: usize) -> Result<Self, ImageError> {
         let image = unpack::unpack(file, limit)?;
-        let found = Elf::read(&image)?;
-        Ok(Kernel {
-            entry: found.entry,
-            virt_base: found.virt_base,
-            hypercall_page: found.hypercall_page,
-            init_p2m: found.init_p2m,
-            segments: found.segments,
-            end: found.end,
-            image,
-        })
+        let data = Elf::read(&image)?.loads.into_iter().map(|load| load.data).collect();
+        Ok(Kernel { image, data })
     }
 
-    /// The segments, lowest first.
-    #[must_use]
-    pub fn segments(&self) -> &[Segment] {
-        &self.segments
+    /// What it asks for, started as a domain of this kind.
+    ///
+    /// # Errors
+    /// When its notes do not say that it can be, or make no sense.
+    pub fn plan(&self, kind: DomainKind) -> Result<KernelPlan, ImageError> {
+        let Elf { notes, loads } = Elf::read(&self.image)?;
+        let (mode, paddr_offset) = match kind {
+            DomainKind::Pv => notes.pv()?,
+            DomainKind::Pvh => (notes.pvh()?, 0),
+        };
+        let segment = |load: &Load| match load.paddr.checked_sub(paddr_offset) {
+            Some(paddr) => {
+                Ok(Segment { paddr, file_bytes: bytes(load.data.len()), memory_bytes: load.memsz })
+            }
+            None => Err(ImageError::Value {
+                what: format!("address of program header {}", load.index),
+                offset: load.header.saturating_add(24),
+                value: load.paddr,
+                must: "no less than PADDR_OFFSET",
+            }),
+        };
+        let plan = KernelPlan { mode, segments: loads.iter().map(segment).collect::<Result<_, _>>()? };
+        plan.check()?;
+        Ok(plan)
     }
 
-    /// The bytes of a segment, without the zeros that follow.
-    #[must_use]
-    pub fn data(&self, segment: &Segment) -> &[u8] {
-        self.image.get(segment.data.clone()).unwrap_or_default()
-    }
-
-    /// First pseudo-physical byte.
-    #[must_use]
-    pub fn start(&self) -> u64 {
-        self.segments.first().map_or(0, |s| s.paddr)
-    }
-
-    /// Pseudo-physical end, in bytes.
-    #[must_use]
-    pub fn end(&self) -> u64 {
-        self.end
-    }
-
-    /// Virtual address of the first instruction.
-    #[must_use]
-    pub fn entry(&self) -> u64 {
-        self.entry
-    }
-
-    /// Virtual address of pseudo-physical address 0.
-    #[must_use]
-    pub fn virt_base(&self) -> u64 {
-        self.virt_base
+    /// The bytes for each segment of its plan, without the zeros that follow them.
+    pub fn data(&self) -> impl Iterator<Item = &[u8]> {
+        self.data.iter().map(|range| self.image.get(range.clone()).unwrap_or_default())
     }
 }
 
 /// `len` bytes at `offset`, or an error naming them.
 pub(crate) fn part<'b>(
-    bytes: &'b [u8],
+    image: &'b [u8],
     offset: u64,
     len: u64,
     what: Arguments<'_>,
@@ -186,10 +152,10 @@ pub(crate) fn part<'b>(
     let range = offset
         .checked_add(len)
         .and_then(|end| Some(usize::try_from(offset).ok()?..usize::try_from(end).ok()?));
-    range.and_then(|r| bytes.get(r)).ok_or_else(|| ImageError::PastEnd {
+    range.and_then(|r| image.get(r)).ok_or_else(|| ImageError::PastEnd {
         what: what.to_string(),
         offset,
-        size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+        size: bytes(image.len()),
     })
 }
 
@@ -216,6 +182,7 @@ struct Notes<'b> {
     loader: Option<Note<'b>>,
     features: Option<Note<'b>>,
     init_p2m: Option<Note<'b>>,
+    phys32_entry: Option<Note<'b>>,
 }
 
 impl<'b> Notes<'b> {
@@ -245,11 +212,51 @@ impl<'b> Notes<'b> {
                 8 => &mut self.loader,
                 10 => &mut self.features,
                 15 => &mut self.init_p2m,
+                18 => &mut self.phys32_entry,
                 _ => continue,
             };
             *slot = Some((desc_at, desc));
         }
         Ok(())
+    }
+
+    /// How it is started as a PV kernel, and what its file's addresses count from.
+    fn pv(&self) -> Result<(Mode, u64), ImageError> {
+        let none = |name| ImageError::NoNote(name, DomainKind::Pv);
+        begins("LOADER", self.loader, "generic")?;
+        begins("XEN_VERSION", self.xen_version, "xen-3.0")?;
+        if let Some((offset, desc)) = self.features {
+            let unknown = |f: &str| f.strip_prefix('!').filter(|f| !FEATURES.contains(f)).map(str::to_owned);
+            if let Some(value) = text(desc).split('|').find_map(unknown) {
+                let must = "without required features that a PV domain does not get";
+                return Err(ImageError::Note { name: "FEATURES", offset, value, must });
+            }
+        }
+        let paddr_offset = numeric("PADDR_OFFSET", self.paddr_offset)?;
+        let virt_base = match numeric("VIRT_BASE", self.virt_base)? {
+            None if paddr_offset.is_some() => return Err(none("VIRT_BASE")),
+            base => base.unwrap_or(0),
+        };
+        let entry = PvEntry {
+            entry: numeric("ENTRY", self.entry)?.ok_or(none("ENTRY"))?,
+            virt_base,
+            hypercall_page: numeric("HYPERCALL_PAGE", self.hypercall_page)?,
+            init_p2m: numeric("INIT_P2M", self.init_p2m)?,
+        };
+        Ok((Mode::Pv(entry), paddr_offset.unwrap_or(0)))
+    }
+
+    /// How it is started as a PVH kernel.
+    fn pvh(&self) -> Result<Mode, ImageError> {
+        const NAME: &str = "PHYS32_ENTRY";
+        let entry = numeric(NAME, self.phys32_entry)?.ok_or(ImageError::NoNote(NAME, DomainKind::Pvh))?;
+        let entry = u32::try_from(entry).map_err(|_| ImageError::Note {
+            name: NAME,
+            offset: self.phys32_entry.map_or(0, |(offset, _)| offset),
+            value: format!("{entry:#x}"),
+            must: "below 4 GiB",
+        })?;
+        Ok(Mode::Pvh { entry })
     }
 }
 
@@ -267,7 +274,7 @@ fn numeric(name: &'static str, note: Option<Note<'_>>) -> Result<Option<u64>, Im
 }
 
 fn begins(name: &'static str, note: Option<Note<'_>>, must: &'static str) -> Result<(), ImageError> {
-    let (offset, desc) = note.ok_or(ImageError::NoNote(name))?;
+    let (offset, desc) = note.ok_or(ImageError::NoNote(name, DomainKind::Pv))?;
     if desc.starts_with(must.as_bytes()) {
         return Ok(());
     }
@@ -277,25 +284,31 @@ fn begins(name: &'static str, note: Option<Note<'_>>, must: &'static str) -> Res
 /// Features that a kernel may require: those that Xen gives every 64-bit PV domain.
 const FEATURES: [&str; 3] = ["writable_page_tables", "writable_descriptor_tables", "pae_pgdir_above_4gb"];
 
-struct Elf {
-    entry: u64,
-    virt_base: u64,
-    hypercall_page: Option<u64>,
-    init_p2m: Option<u64>,
-    segments: Vec<Segment>,
-    end: u64,
+/// A `PT_LOAD` segment that has memory.
+struct Load {
+    paddr: u64,
+    memsz: u64,
+    data: Range<usize>,
+    /// Its program header: which, and where.
+    index: usize,
+    header: u64,
 }
 
-impl Elf {
-    fn read(image: &[u8]) -> Result<Self, ImageError> {
+struct Elf<'b> {
+    notes: Notes<'b>,
+    /// By address.
+    loads: Vec<Load>,
+}
+
+impl<'b> Elf<'b> {
+    fn read(image: &'b [u8]) -> Result<Self, ImageError> {
         let head = part(image, 0, 64, format_args!("ELF header"))?;
         let field = |what: &str, offset: usize, len, allowed: &[u64], must| {
             let value = number(head, offset, len);
             if allowed.contains(&value) {
                 return Ok(());
             }
-            let offset = u64::try_from(offset).unwrap_or(u64::MAX);
-            Err(ImageError::Value { what: what.to_owned(), offset, value, must })
+            Err(ImageError::Value { what: what.to_owned(), offset: bytes(offset), value, must })
         };
         field("ELF magic", 0, 4, &[0x464c_457f], "0x464c457f")?;
         field("ELF class", 4, 1, &[2], "2 (64-bit)")?;
@@ -312,225 +325,35 @@ impl Elf {
             let header = part(image, offset, 56, format_args!("program header {index}"))?;
             let (at, size) = (number(header, 8, 8), number(header, 32, 8));
             match number(header, 0, 4) {
-                1 => loads.push((index, offset, header)),
+                1 => loads.extend(load(image, index, offset, header)?),
                 // Some linkers leave the place of a note segment at 0.
                 4 if at != 0 => notes.take(image, at, size, number(header, 48, 8))?,
                 _ => {}
             }
         }
-
-        begins("LOADER", notes.loader, "generic")?;
-        begins("XEN_VERSION", notes.xen_version, "xen-3.0")?;
-        let entry = numeric("ENTRY", notes.entry)?.ok_or(ImageError::NoNote("ENTRY"))?;
-        if let Some((offset, desc)) = notes.features {
-            let unknown = |f: &str| f.strip_prefix('!').filter(|f| !FEATURES.contains(f)).map(str::to_owned);
-            if let Some(value) = text(desc).split('|').find_map(unknown) {
-                let must = "without required features that a PV domain does not get";
-                return Err(ImageError::Note { name: "FEATURES", offset, value, must });
-            }
-        }
-        let paddr_offset = numeric("PADDR_OFFSET", notes.paddr_offset)?;
-        let virt_base = match numeric("VIRT_BASE", notes.virt_base)? {
-            None if paddr_offset.is_some() => return Err(ImageError::NoNote("VIRT_BASE")),
-            base => base.unwrap_or(0),
-        };
-        let (segments, end) = segments(image, &loads, paddr_offset.unwrap_or(0))?;
-        let start = segments.first().ok_or(ImageError::NoSegment)?.paddr;
-
-        let check = |name, note: Option<Note<'_>>, value: u64, good: bool, must| match good {
-            true => Ok(value),
-            false => Err(ImageError::Note {
-                name,
-                offset: note.map_or(0, |(offset, _)| offset),
-                value: format!("{value:#x}"),
-                must,
-            }),
-        };
-        check("VIRT_BASE", notes.virt_base, virt_base, virt_base % PAGE == 0, "a multiple of 4096")?;
-        let inside = |va: u64| va.checked_sub(virt_base).is_some_and(|p| (start..end).contains(&p));
-        check("ENTRY", notes.entry, entry, inside(entry), "an address inside the kernel")?;
-        let hypercall_page = numeric("HYPERCALL_PAGE", notes.hypercall_page)?
-            .map(|va| {
-                let good = va % PAGE == 0 && inside(va);
-                check("HYPERCALL_PAGE", notes.hypercall_page, va, good, "a page inside the kernel")
-            })
-            .transpose()?;
-        let init_p2m = numeric("INIT_P2M", notes.init_p2m)?
-            .map(|va| {
-                let good = va % PAGE == 0 && va < virt_base;
-                check("INIT_P2M", notes.init_p2m, va, good, "a multiple of 4096 below VIRT_BASE")
-            })
-            .transpose()?;
-        Ok(Elf { entry, virt_base, hypercall_page, init_p2m, segments, end })
+        loads.sort_by_key(|load| load.paddr);
+        Ok(Elf { notes, loads })
     }
 }
 
-/// The `PT_LOAD` segments by address, and where the last one ends.
-fn segments(
-    image: &[u8],
-    loads: &[(usize, u64, &[u8])],
-    paddr_offset: u64,
-) -> Result<(Vec<Segment>, u64), ImageError> {
-    let mut out = Vec::with_capacity(loads.len());
-    for &(index, offset, header) in loads {
-        let (at, paddr) = (number(header, 8, 8), number(header, 24, 8));
-        let (filesz, memsz) = (number(header, 32, 8), number(header, 40, 8));
-        let value = |what: &str, place: u64, value, must| {
-            let what = format!("{what} of program header {index}");
-            Err(ImageError::Value { what, offset: offset + place, value, must })
-        };
-        if filesz > memsz {
-            return value("file size", 32, filesz, "at most its memory size");
-        }
-        if memsz == 0 {
-            continue;
-        }
-        let data = part(image, at, filesz, format_args!("data of program header {index}"))?;
-        let begin = usize::try_from(at).unwrap_or(0);
-        let paddr = match paddr.checked_sub(paddr_offset) {
-            Some(p) if p.checked_add(memsz).is_some_and(|end| end <= MAX_INITIAL) => p,
-            _ => return value("address", 24, paddr, "such that the segment ends within 1 GiB of VIRT_BASE"),
-        };
-        out.push(Segment { paddr, memsz, data: begin..begin + data.len(), index });
+/// The `PT_LOAD` segment of the program header `index`, which is at `offset`; `None` if it has no memory.
+fn load(image: &[u8], index: usize, offset: u64, header: &[u8]) -> Result<Option<Load>, ImageError> {
+    let (at, paddr) = (number(header, 8, 8), number(header, 24, 8));
+    let (filesz, memsz) = (number(header, 32, 8), number(header, 40, 8));
+    if filesz > memsz {
+        let what = format!("file size of program header {index}");
+        let must = "at most its memory size";
+        return Err(ImageError::Value { what, offset: offset + 32, value: filesz, must });
     }
-    out.sort_by_key(|s| s.paddr);
-    let mut end = 0;
-    let mut last = 0;
-    for s in &out {
-        if s.paddr < end {
-            return Err(ImageError::Overlap { first: last, second: s.index, paddr: s.paddr });
-        }
-        (end, last) = (s.paddr + s.memsz, s.index);
+    if memsz == 0 {
+        return Ok(None);
     }
-    Ok((out, end))
+    let data = part(image, at, filesz, format_args!("data of program header {index}"))?;
+    let begin = usize::try_from(at).unwrap_or(0);
+    Ok(Some(Load { paddr, memsz, data: begin..begin + data.len(), index, header: offset }))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::synth::{BASE, Elf, bzimage, linux, noise};
-
-    fn error(file: &[u8]) -> String {
-        Kernel::parse(file, 1 << 20).unwrap_err().to_string()
-    }
-
-    fn with(offset: usize, bytes: &[u8]) -> Vec<u8> {
-        let mut file = linux().bytes();
-        file[offset..offset + bytes.len()].copy_from_slice(bytes);
-        file
-    }
-
-    #[test]
-    fn a_kernel_is_what_its_notes_say() {
-        let file = linux().bytes();
-        let kernel = Kernel::parse(&file, 0).unwrap();
-        assert_eq!((kernel.entry(), kernel.virt_base()), (BASE + 0x20_0010, BASE));
-        assert_eq!((kernel.hypercall_page, kernel.init_p2m), (Some(BASE + 0x20_1000), Some(1 << 39)));
-        assert_eq!((kernel.start(), kernel.end()), (0x20_0000, 0x20_7330));
-        assert_eq!(kernel.data(&kernel.segments()[1]), noise(3000, 2));
-        // Addresses in the file are from elsewhere, and notes have 32 bits.
-        let elf = linux().without(2).with(4, &0x20_0000u32.to_le_bytes()).with(1, &(BASE + 5).to_le_bytes());
-        let file = elf.bytes();
-        assert_eq!(Kernel::parse(&file, 0).unwrap().start(), 0);
-    }
-
-    #[test]
-    fn an_error_says_what_and_where() {
-        let load = |loads| error(&Elf { loads, ..linux() }.bytes());
-        let note = |n, value: &[u8]| error(&linux().with(n, value).bytes());
-        let end = linux().bytes().len();
-        for (got, want) in [
-            (error(b"MZ"), "neither an ELF file nor a bzImage".to_owned()),
-            (
-                error(b"\x7fELF\x02\x01"),
-                "ELF header at offset 0x0 reaches past the end (0x6 bytes)".to_owned(),
-            ),
-            (error(&with(4, &[1])), "ELF class at offset 0x4 is 0x1, must be 2 (64-bit)".to_owned()),
-            (
-                error(&with(18, &[183])),
-                "ELF machine at offset 0x12 is 0xb7, must be 0x3e (x86-64)".to_owned(),
-            ),
-            (
-                error(&with(32, &[0xff; 8])),
-                format!(
-                    "program header table of 3 entries at offset {:#x} reaches past the end ({end:#x} bytes)",
-                    u64::MAX
-                ),
-            ),
-            (
-                error(&with(64 + 8, &[0, 0, 1])),
-                format!("data of program header 0 at offset 0x10000 reaches past the end ({end:#x} bytes)"),
-            ),
-            (
-                error(&with(64 + 56 + 40, &[0; 8])),
-                "file size of program header 1 at offset 0x98 is 0xbb8, must be at most its memory size"
-                    .to_owned(),
-            ),
-            (
-                load(vec![(0x20_0000, 1 << 40, vec![])]),
-                "address of program header 0 at offset 0x58 is 0x200000, \
-                 must be such that the segment ends within 1 GiB of VIRT_BASE"
-                    .to_owned(),
-            ),
-            (
-                load(vec![(0x2000, 0x10, vec![]), (0x1000, 0x1001, vec![])]),
-                "program header 0 wants memory from 0x2000, inside that of program header 1".to_owned(),
-            ),
-            (load(vec![]), "no segment to load".to_owned()),
-            (load(vec![(0x1000, 0, vec![])]), "no segment to load".to_owned()),
-            (
-                error(&linux().without(8).bytes()),
-                "no Xen note LOADER: not a kernel for Xen PV domains".to_owned(),
-            ),
-            (
-                error(&linux().without(1).bytes()),
-                "no Xen note ENTRY: not a kernel for Xen PV domains".to_owned(),
-            ),
-            (
-                error(&linux().without(3).bytes()),
-                "no Xen note VIRT_BASE: not a kernel for Xen PV domains".to_owned(),
-            ),
-        ] {
-            assert_eq!(got, format!("Kernel: {want}"));
-        }
-        for (n, value, want) in [
-            (8, &b"grub\0"[..], "LOADER at offset 0x"),
-            (5, b"xen-4.0\0", "XEN_VERSION at offset 0x"),
-            (1, &BASE.to_le_bytes(), "ENTRY at offset 0x"),
-            (1, &[1, 2, 3], "\"3 bytes long\", must be 4 or 8 bytes long"),
-            (2, &(BASE + 0x20_0001).to_le_bytes(), "HYPERCALL_PAGE at offset 0x"),
-            (2, &(BASE + 0x1000).to_le_bytes(), "must be a page inside the kernel"),
-            (3, &(BASE + 1).to_le_bytes(), "VIRT_BASE at offset 0x"),
-            (15, &(BASE + 0x1000).to_le_bytes(), "INIT_P2M at offset 0x"),
-            (10, b"pae|!auto_translated_physmap\0", "is \"auto_translated_physmap\", must be without"),
-        ] {
-            let got = note(n, value);
-            assert!(got.contains(want), "{got}");
-        }
-    }
-
-    #[test]
-    fn a_bzimage_says_what_and_where() {
-        let kernel = linux().bytes();
-        let bz = |offset: usize, bytes: &[u8]| {
-            let mut file = bzimage(&kernel);
-            file[offset..offset + bytes.len()].copy_from_slice(bytes);
-            error(&file)
-        };
-        assert_eq!(
-            bz(0x206, &[7, 2]),
-            "Kernel: bzImage boot protocol at offset 0x206 is 0x207, must be 0x208 or newer"
-        );
-        assert!(
-            bz(0x24c, &[0xff; 4])
-                .contains("payload of 0xffffffff bytes at offset 0x664 reaches past the end")
-        );
-        assert!(bz(0x248, &[0xff; 4]).contains("at offset 0x1000005ff reaches past the end"));
-        for (magic, name) in
-            [(&b"BZh9"[..], "bzip2"), (b"\x5d\0\0", "lzma"), (b"\x89LZO", "lzo"), (b"abcd", "61 62 63 64")]
-        {
-            let got = bz(1636, magic);
-            assert!(got.contains("offset 0x664") && got.contains(name), "{got}");
-        }
-    }
-}
+mod properties;
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,10 @@
 //! Xen itself.
 
 use crate::{Hypervisor, NewDomain, Pages, Vcpu0};
-use ennead_xen::{Control, CreateDomain, DomId, Error, ForeignPages, GrantRef, Mfn, Port, VcpuStart};
+use ennead_xen::{
+    Control, CreateDomain, DomId, Error, ForeignPages, GrantRef, HvmParam, MemoryRegion, Mfn, Port, PvhStart,
+    VcpuStart,
+};
 
 /// `EBUSY`: there was less memory than asked for.
 const EBUSY: i32 = 16;
@@ -26,8 +29,8 @@ impl Pages for ForeignPages {
         Ok(ForeignPages::write(self, offset, bytes)?)
     }
 
-    fn zero(&mut self) -> Result<()> {
-        Ok(self.fill(0, self.len_bytes(), 0)?)
+    fn zero(&mut self, offset: usize, len: usize) -> Result<()> {
+        Ok(self.fill(offset, len, 0)?)
     }
 }
 
@@ -39,6 +42,7 @@ impl Hypervisor for Control {
         let create = CreateDomain {
             domid: new.domid,
             sid: new.sid,
+            kind: new.kind,
             max_vcpus: new.vcpus,
             iommu: new.iommu,
             max_event_channels: new.limits.event_channels,
@@ -100,5 +104,21 @@ impl Hypervisor for Control {
     fn start_vcpu0(&self, d: DomId, vcpu: &Vcpu0) -> Result<()> {
         let Vcpu0 { rip, rsp, rsi, cr3 } = *vcpu;
         Ok(self.set_vcpu_context(d, 0, &VcpuStart { rip, rsp, rsi, cr3 })?)
+    }
+
+    fn set_paging_pool_kib(&self, d: DomId, kib: u64) -> Result<()> {
+        Ok(Control::set_paging_pool_kib(self, d, kib)?)
+    }
+
+    fn set_memory_map(&self, d: DomId, map: &[MemoryRegion]) -> Result<()> {
+        Ok(Control::set_memory_map(self, d, map)?)
+    }
+
+    fn set_hvm_param(&self, d: DomId, param: HvmParam, value: u64) -> Result<()> {
+        Ok(Control::set_hvm_param(self, d, param, value)?)
+    }
+
+    fn start_pvh(&self, d: DomId, start: &PvhStart) -> Result<()> {
+        Ok(self.set_pvh_start(d, start)?)
     }
 }

@@ -30,6 +30,7 @@ pub(crate) fn linux() -> Elf {
             (17, vec![1, 0x88, 0, 0]),
             (8, b"generic\0".to_vec()),
             (4, number(0)),
+            (18, number(0x20_0020)),
         ],
     }
 }

@@ -1,30 +1,34 @@
 //! Domains built on the fake, read as their kernel would.
 
 use crate::fake::{Fake, FakeError, SHARED_INFO};
-use crate::start_info::StartInfo;
 use crate::synth::{self, BASE, linux, noise};
-use crate::{Built, EXTRA_CMDLINE, Error, Kernel, Layout, LayoutError, Limits, Spec, build};
-use ennead_xen::{DomId, GrantRef, Mfn, Port, Sid};
+use crate::{Built, Construction, Error, Kernel, LayoutError, Limits, MAX_VCPUS, Spec, build, ramdisk_bytes};
+use ennead_xen::{DomId, DomainKind, GrantRef, Port, Sid};
 
-const STORE: DomId = DomId(2);
-const CONSOLE: DomId = DomId(5);
+pub(crate) const STORE: DomId = DomId(2);
+pub(crate) const CONSOLE: DomId = DomId(5);
+const EXTRA: usize = 128;
 
-struct Case {
-    kernel: Vec<u8>,
-    ramdisk: Vec<Vec<u8>>,
-    memory_mib: u32,
-    hardware_domain: bool,
-    xenstore: Option<DomId>,
-    console: Option<DomId>,
-    cmdline: String,
-    extra: Result<&'static str, &'static str>,
+pub(crate) struct Case {
+    pub(crate) kind: DomainKind,
+    pub(crate) kernel: Vec<u8>,
+    pub(crate) ramdisk: Vec<Vec<u8>>,
+    pub(crate) memory_mib: u32,
+    pub(crate) vcpus: u32,
+    pub(crate) hardware_domain: bool,
+    pub(crate) xenstore: Option<DomId>,
+    pub(crate) console: Option<DomId>,
+    pub(crate) cmdline: String,
+    pub(crate) extra: Result<&'static str, &'static str>,
 }
 
-fn case() -> Case {
+pub(crate) fn case() -> Case {
     Case {
+        kind: DomainKind::Pv,
         kernel: synth::bzimage(&synth::lz4(&linux().bytes())),
         ramdisk: vec![noise(3 << 20 | 5, 3), noise(70_001, 4), vec![]],
         memory_mib: 33,
+        vcpus: 2,
         hardware_domain: false,
         xenstore: Some(STORE),
         console: Some(CONSOLE),
@@ -34,32 +38,35 @@ fn case() -> Case {
 }
 
 impl Case {
-    fn build(&self, fake: &Fake) -> Result<Built, Error> {
+    pub(crate) fn build(&self, fake: &Fake) -> Result<Built, Error> {
         let parts: Vec<&[u8]> = self.ramdisk.iter().map(Vec::as_slice).collect();
-        build(
-            fake,
-            &mut Spec {
-                domid: DomId(7),
-                sid: Sid(40),
-                memory_mib: self.memory_mib,
-                vcpus: 2,
-                kernel: &self.kernel,
-                ramdisk: &parts,
-                cmdline: &self.cmdline,
-                hardware_domain: self.hardware_domain,
-                iommu: true,
-                xenstore: self.xenstore,
-                console: self.console,
-                limits: Limits::default(),
-                prepare: &mut |d| {
-                    assert!(fake.state.borrow().created.is_some_and(|c| c.domid == d));
-                    Ok(self.extra.map(str::to_owned)?)
-                },
-            },
-        )
+        let kernel = Kernel::parse(&self.kernel, 128 << 20).unwrap();
+        build(fake, self.spec(&kernel), &kernel, &parts, |d| {
+            assert!(fake.state.borrow().created.is_some_and(|c| c.domid == d));
+            Ok(self.extra.map(str::to_owned)?)
+        })
     }
 
-    fn good(&self) -> (Fake, Built) {
+    pub(crate) fn spec(&self, kernel: &Kernel<'_>) -> Spec {
+        let parts: Vec<&[u8]> = self.ramdisk.iter().map(Vec::as_slice).collect();
+        Spec {
+            domid: DomId(7),
+            sid: Sid(40),
+            memory_mib: self.memory_mib,
+            vcpus: self.vcpus,
+            kernel: kernel.plan(self.kind).unwrap(),
+            ramdisk_bytes: ramdisk_bytes(&parts),
+            cmdline: self.cmdline.clone(),
+            extra_bytes: EXTRA,
+            hardware_domain: self.hardware_domain,
+            iommu: true,
+            xenstore: self.xenstore,
+            console: self.console,
+            limits: Limits::default(),
+        }
+    }
+
+    pub(crate) fn good(&self) -> (Fake, Built) {
         let fake = Fake::default();
         let built = self.build(&fake).unwrap();
         assert_eq!(fake.state.borrow().mapped, 0, "still mapped");
@@ -70,6 +77,11 @@ impl Case {
 
 fn rsi(fake: &Fake) -> u64 {
     fake.state.borrow().vcpu.unwrap().rsi
+}
+
+fn start_info_frame(fake: &Fake) -> u64 {
+    let vcpu = fake.state.borrow().vcpu.unwrap();
+    fake.walk(vcpu.cr3, vcpu.rsi).unwrap().0.0
 }
 
 #[test]
@@ -97,7 +109,6 @@ fn a_domain_finds_all_it_needs() {
 
     // Start info, field by field at the offsets of `struct start_info`.
     let info = vcpu.rsi;
-    assert_eq!(fake.walk(vcpu.cr3, info).unwrap().0, built.start_info);
     assert_eq!(fake.read(info, 32), b"xen-3.0-x86_64\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
     let field = |offset| fake.number(info + offset);
     assert_eq!(field(32), 33 * 256, "nr_pages");
@@ -159,18 +170,6 @@ fn the_hardware_domain_has_no_console_union() {
 }
 
 #[test]
-fn the_union_stays_zero_even_when_asked_otherwise() {
-    let bytes = linux().bytes();
-    let layout = Layout::new(&Kernel::parse(&bytes, 0).unwrap(), 0, 32, false, true).unwrap();
-    let ring = Some((Mfn(0x1234), Port(5)));
-    let mut info =
-        StartInfo { shared_info: Mfn(1), hardware_domain: true, store: None, console: ring, cmdline: "" };
-    assert_eq!(info.page(&layout)[72..88], [0; 16]);
-    info.hardware_domain = false;
-    assert_eq!(info.page(&layout)[72..88], [0x34, 0x12, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
-}
-
-#[test]
 fn a_domain_without_peers_has_no_rings() {
     let (fake, built) = Case { xenstore: None, console: None, ramdisk: vec![], ..case() }.good();
     let info = rsi(&fake);
@@ -183,21 +182,22 @@ fn a_domain_without_peers_has_no_rings() {
 
 #[test]
 fn a_kernel_without_init_p2m_has_its_list_in_the_region() {
-    let (fake, built) = Case { kernel: linux().without(15).bytes(), ..case() }.good();
+    let (fake, _) = Case { kernel: linux().without(15).bytes(), ..case() }.good();
     let info = rsi(&fake);
     let list = fake.number(info + 104);
     assert!(list > fake.number(info + 112) && list < info);
     assert_eq!(fake.read(info + 1152, 16), [0; 16]);
     let pfn = (info - BASE) / 4096;
-    assert_eq!(fake.number(list + pfn * 8), built.start_info.0);
+    assert_eq!(fake.number(list + pfn * 8), start_info_frame(&fake));
 }
 
 #[test]
 fn scattered_memory_does_as_well() {
     for superpages in [0, 3] {
         let fake = Fake { superpages: Some(superpages), ..Fake::default() };
-        let built = case().build(&fake).unwrap();
-        assert_eq!(fake.number((1 << 39) + (rsi(&fake) - BASE) / 4096 * 8), built.start_info.0);
+        case().build(&fake).unwrap();
+        let listed = fake.number((1 << 39) + (rsi(&fake) - BASE) / 4096 * 8);
+        assert_eq!(listed, start_info_frame(&fake));
     }
 }
 
@@ -210,18 +210,20 @@ fn too_little_memory_in_xen_leaves_nothing() {
 
 #[test]
 fn whatever_fails_nothing_is_left() {
-    let case = Case { memory_mib: 20, ..case() };
-    let calls = case.good().0.state.borrow().calls;
-    assert!(calls > 50);
-    for n in 0..calls {
-        let fake = Fake { fail_at: Some(n), ..Fake::default() };
-        let error = case.build(&fake).unwrap_err();
-        let Error::Xen { source, doing, .. } = &error else { panic!("call {n}: {error}") };
-        assert_eq!(source.downcast_ref(), Some(&FakeError::Told), "call {n}: {doing}");
-        let s = fake.state.borrow();
-        assert_eq!(s.mapped, 0, "call {n}: {doing}");
-        assert_eq!(s.destroyed, s.created.is_some(), "call {n}: {doing}");
-        assert_eq!(s.created.is_some(), n > 0, "only the first call creates");
+    for kind in [DomainKind::Pv, DomainKind::Pvh] {
+        let case = Case { kind, memory_mib: 20, ..case() };
+        let calls = case.good().0.state.borrow().calls;
+        assert!(calls > 30);
+        for n in 0..calls {
+            let fake = Fake { fail_at: Some(n), ..Fake::default() };
+            let error = case.build(&fake).unwrap_err();
+            let Error::Xen { source, doing, .. } = &error else { panic!("call {n}: {error}") };
+            assert_eq!(source.downcast_ref(), Some(&FakeError::Told), "call {n}: {doing}");
+            let s = fake.state.borrow();
+            assert_eq!(s.mapped, 0, "call {n}: {doing}");
+            assert_eq!(s.destroyed, s.created.is_some(), "call {n}: {doing}");
+            assert_eq!(s.created.is_some(), n > 0, "only the first call creates");
+        }
     }
 }
 
@@ -243,7 +245,7 @@ fn a_domain_that_cannot_be_destroyed_is_told_of() {
 
 #[test]
 fn a_failed_or_long_preparation_destroys() {
-    const LONG: &str = match std::str::from_utf8(&[b'x'; EXTRA_CMDLINE + 1]) {
+    const LONG: &str = match std::str::from_utf8(&[b'x'; EXTRA + 1]) {
         Ok(s) => s,
         Err(_) => "",
     };
@@ -254,24 +256,9 @@ fn a_failed_or_long_preparation_destroys() {
     }
     let fake = Fake::default();
     let panics = std::panic::AssertUnwindSafe(|| {
-        let kernel = linux().bytes();
-        let mut prepare = |_| panic!("as told");
-        let mut spec = Spec {
-            domid: DomId(7),
-            sid: Sid(1),
-            memory_mib: 32,
-            vcpus: 1,
-            kernel: &kernel,
-            ramdisk: &[],
-            cmdline: "",
-            hardware_domain: false,
-            iommu: false,
-            xenstore: None,
-            console: None,
-            limits: Limits::default(),
-            prepare: &mut prepare,
-        };
-        build(&fake, &mut spec)
+        let (case, bytes) = (case(), linux().bytes());
+        let kernel = Kernel::parse(&bytes, 0).unwrap();
+        build(&fake, case.spec(&kernel), &kernel, &[], |_| panic!("as told"))
     });
     assert!(std::panic::catch_unwind(panics).is_err());
     assert!(fake.state.borrow().destroyed);
@@ -282,10 +269,14 @@ fn what_cannot_work_never_reaches_xen() {
     let bad = [
         Case { cmdline: "x".repeat(895), ..case() },
         Case { cmdline: "x\0".to_owned(), ..case() },
-        Case { kernel: vec![0; 9000], ..case() },
         Case { memory_mib: 7, ..case() },
         Case { memory_mib: 0, ..case() },
         Case { memory_mib: u32::MAX, ..case() },
+        Case { vcpus: 0, ..case() },
+        Case { vcpus: MAX_VCPUS + 1, ..case() },
+        Case { kind: DomainKind::Pvh, memory_mib: 5, ..case() },
+        Case { kind: DomainKind::Pvh, memory_mib: u32::MAX, ..case() },
+        Case { kind: DomainKind::Pvh, hardware_domain: true, console: None, ..case() },
     ];
     for case in bad {
         let fake = Fake::default();
@@ -296,29 +287,35 @@ fn what_cannot_work_never_reaches_xen() {
 
 #[test]
 fn the_longest_command_line_fits() {
-    const EXTRA: &str = match std::str::from_utf8(&[b'y'; EXTRA_CMDLINE]) {
+    const ADDED: &str = match std::str::from_utf8(&[b'y'; EXTRA]) {
         Ok(s) => s,
         Err(_) => "",
     };
-    let (fake, _) = Case { cmdline: "x".repeat(894), extra: Ok(EXTRA), ..case() }.good();
+    let (fake, _) = Case { cmdline: "x".repeat(894), extra: Ok(ADDED), ..case() }.good();
     let text = fake.read(rsi(&fake) + 128, 1024);
     assert_eq!((text[893], text[894], text[895], text[1022], text[1023]), (b'x', b' ', b'y', b'y', 0));
 }
 
 #[test]
 fn the_size_that_is_said_to_do_does() {
-    let bytes = linux().bytes();
-    let kernel = Kernel::parse(&bytes, 0).unwrap();
-    for ramdisk in [0, 1, 5 << 20, 100 << 20] {
-        let Err(LayoutError::TooSmall { needs, gives: 1 }) = Layout::new(&kernel, ramdisk, 1, true, true)
-        else {
-            panic!("fits into nothing")
-        };
-        assert!(Layout::new(&kernel, ramdisk, needs, true, true).is_ok());
-        assert_eq!(
-            Layout::new(&kernel, ramdisk, needs - 1, true, true),
-            Err(LayoutError::TooSmall { needs, gives: needs - 1 })
-        );
+    for kind in [DomainKind::Pv, DomainKind::Pvh] {
+        for ramdisk in [0, 1, 5 << 20, 100 << 20] {
+            let case = Case { kind, ramdisk: vec![vec![0; ramdisk]], ..case() };
+            let begin = |memory_mib| {
+                let kernel = Kernel::parse(&case.kernel, 1 << 20).unwrap();
+                let spec = Spec { memory_mib, ..case.spec(&kernel) };
+                Construction::begin(&Fake::default(), spec).map(drop)
+            };
+            let Err(Error::Layout(LayoutError::TooSmall { needs, gives: 1 })) = begin(1) else {
+                panic!("fits into nothing")
+            };
+            let needs = u32::try_from(needs).unwrap();
+            assert!(begin(needs).is_ok());
+            let Err(Error::Layout(LayoutError::TooSmall { needs: again, gives })) = begin(needs - 1) else {
+                panic!("fits into less")
+            };
+            assert_eq!((again, gives), (u64::from(needs), u64::from(needs - 1)));
+        }
     }
 }
 
@@ -327,12 +324,11 @@ fn the_size_that_is_said_to_do_does() {
 fn real_kernels_build() {
     let Ok(files) = std::env::var("ENNEAD_TEST_KERNELS") else { return };
     for file in files.split(':') {
-        let case = Case { kernel: std::fs::read(file).unwrap(), memory_mib: 48, ..case() };
+        let case = Case { kernel: std::fs::read(file).unwrap(), memory_mib: 256, ..case() };
         let (fake, built) = case.good();
         let vcpu = fake.state.borrow().vcpu.unwrap();
         println!("{file}: {built:x?} {vcpu:x?} {} calls", fake.state.borrow().calls);
         assert_ne!(fake.walk(vcpu.cr3, vcpu.rip), None);
         assert_eq!(fake.walk(vcpu.cr3, BASE - 4096), None);
-        assert_ne!(built.start_info, Mfn(0));
     }
 }

@@ -4,17 +4,21 @@ use std::time::{Duration, Instant};
 
 use ennead_channel::FIRST_GREF;
 use ennead_channel::xenstore::Request;
-use ennead_domain::{Limits, Spec};
+use ennead_domain::{ImageError, Kernel, Limits, Spec, ramdisk_bytes};
 use ennead_manifest::{Device, Iommu, Kind, Permission, Plan, Vm, context};
 use ennead_runtime::Params;
-use ennead_runtime::boot::{ClientVm, HealthPort, ServerVm, kernel_options};
-use ennead_xen::{Control, DomId, DomainState, EventChannels, GrantRef, Port, Sid};
+use ennead_runtime::boot::{ClientVm, HealthPort, Quota, ServerVm, kernel_options};
+use ennead_xen::{Control, DomId, DomainKind, DomainState, EventChannels, GrantRef, Port, Sid};
 
 use crate::store::{Refused, Store};
 use crate::xenstore::{self, Life, XenStore};
 
 /// How long a VM may take from its start to its health report. Emulated machines need seconds, real ones less than one.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(60);
+/// Most that a service VM's kernel may unpack to, in bytes: this much of the memory of who builds it.
+const KERNEL_MAX: usize = 128 << 20;
+/// Bytes kept free on the command line for the health port.
+const HEALTH_BYTES: usize = 128;
 /// How often the state of a VM is looked at while its report is awaited.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -24,6 +28,14 @@ pub enum Error {
     /// One of its images is not the signed one.
     #[error("Image refused")]
     Image(#[from] Refused),
+    /// Its kernel cannot be started as a PV kernel.
+    #[error("Cannot use the kernel of {domid}")]
+    Kernel {
+        /// Its domid.
+        domid: DomId,
+        /// Why.
+        source: ImageError,
+    },
     /// Its domain could not be built; nothing of it is left.
     #[error("Cannot build {domid}")]
     Build {
@@ -97,6 +109,8 @@ pub fn command_line(plan: &Plan, vm: &Vm) -> Result<String, ennead_runtime::boot
         });
     }
     params.xenstore = ring_peer(plan, vm);
+    params.quotas =
+        vm.quotas.iter().map(|(quota, value)| Quota { name: quota.to_string(), value: *value }).collect();
     let mut words = vec![kernel_options(vm.kind == Kind::Pciback).to_owned()];
     if vm.grant(Permission::BuildVms).is_some() {
         // Linux otherwise limits privcmd to a VM's own target (XSA-482); what it may do is FLASK's to say.
@@ -167,32 +181,35 @@ impl Launcher<'_> {
             ramdisk.push(self.store.archive()?);
         }
         let sid = |name: &str| self.control.sid_of(&context(name)).map_err(xen);
-        let building = sid(&vm.kind.building_type())?;
-        let starting = sid(&vm.kind.starting_type())?;
+        let building = sid(&vm.building_type())?;
+        let starting = sid(&vm.starting_type())?;
 
-        let mut health = None;
+        let unusable = |source| Error::Kernel { domid, source };
+        let kernel = Kernel::parse(&kernel, KERNEL_MAX).map_err(unusable)?;
         let parts: Vec<&[u8]> = ramdisk.iter().map(Vec::as_slice).collect();
-        let mut spec = Spec {
+        let spec = Spec {
             domid,
             sid: building,
             memory_mib: vm.memory_mib,
             vcpus: vm.vcpus,
-            kernel: &kernel,
-            ramdisk: &parts,
-            cmdline: &command_line(plan, vm).map_err(|e| Error::Name { domid, source: e })?,
+            kernel: kernel.plan(DomainKind::Pv).map_err(unusable)?,
+            ramdisk_bytes: ramdisk_bytes(&parts),
+            cmdline: command_line(plan, vm).map_err(|e| Error::Name { domid, source: e })?,
+            extra_bytes: HEALTH_BYTES,
             hardware_domain: vm.kind == Kind::Pciback,
             iommu: plan.host.iommu == Iommu::Required && !vm.devices.is_empty(),
             console: None,
             xenstore: ring_peer(plan, vm),
             limits: Limits::default(),
-            prepare: &mut |domid| {
-                let port = self.events.bind_unbound(domid)?;
-                health = Some(port);
-                Ok(HealthPort { domid: self.me, port }.to_string())
-            },
         };
-        let built =
-            ennead_domain::build(self.control, &mut spec).map_err(|source| Error::Build { domid, source })?;
+        let mut health = None;
+        let prepare = |domid| {
+            let port = self.events.bind_unbound(domid)?;
+            health = Some(port);
+            Ok(HealthPort { domid: self.me, port }.to_string())
+        };
+        let built = ennead_domain::build(self.control, spec, &kernel, &parts, prepare)
+            .map_err(|source| Error::Build { domid, source })?;
         let started = Started {
             domid,
             memory_kib: built.pages * 4,

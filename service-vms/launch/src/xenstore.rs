@@ -79,6 +79,14 @@ impl XenStore {
         announcement(vm, life, ring)?.into_iter().try_for_each(|request| self.tell(request))
     }
 
+    /// How many nodes there are in all.
+    ///
+    /// # Errors
+    /// When State does not answer.
+    pub fn count(&mut self) -> Result<u32, Error> {
+        Ok(self.client.count(&self.events, PATIENCE)?)
+    }
+
     /// The value of a node.
     ///
     /// # Errors
@@ -115,6 +123,9 @@ fn announcement(vm: &Vm, life: Life, ring: Option<Port>) -> Result<Vec<Request>,
     let mut requests = Vec::new();
     if life == Life::New {
         requests.push(Request::Created { domid, manager: None });
+        if vm.tenant.is_some() {
+            requests.push(Request::Toolstack { domid });
+        }
         requests.extend(tree(vm)?);
     }
     requests.extend(ring.map(|Port(port)| match life {

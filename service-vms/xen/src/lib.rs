@@ -1,4 +1,4 @@
-//! Xen 4.17 behind safe types, for 64-bit PV domains on x86.
+//! Xen 4.17 behind safe types, for 64-bit PV and PVH domains on x86.
 //!
 //! This is the only crate of Ennead with `unsafe` code. Event channels and grants go through Linux's devices below
 //! `/dev/xen`; control interfaces (feature `control`) go through libxenctrl and `/dev/xen/privcmd`.
@@ -15,6 +15,7 @@ mod mapping;
 mod page;
 #[cfg(feature = "probe")]
 pub mod probe;
+mod pvh;
 mod sys;
 
 #[cfg(feature = "control")]
@@ -30,3 +31,4 @@ pub use evtchn::EventChannels;
 pub use grants::{GrantedPage, GrantedRegion, MAX_REGION, MappedPage, MappedRegion};
 pub use ids::{DomId, GrantRef, Mfn, Port, Sid, Virq};
 pub use page::{LocalPage, PAGE_SIZE, SharedPage};
+pub use pvh::{DomainKind, HvmParam, MemoryKind, MemoryRegion, PvhStart};

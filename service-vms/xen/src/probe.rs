@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-pub use crate::control::probe::{DOMAIN_CALLS, DomainCall, Probe};
+pub use crate::control::probe::{DOMAIN_CALLS, DomainCall, OwnPage, Probe};
 use crate::mapping::Mapping;
 use crate::page::PAGE_SIZE;
 

@@ -157,3 +157,15 @@ pub(crate) struct GrantEntryV1 {
     pub(crate) frame: u32,
 }
 pub(crate) const GTF_PERMIT_ACCESS: u16 = 1;
+
+// xen/hvm/params.h
+pub(crate) const HVM_PARAM_STORE_PFN: u32 = 1;
+pub(crate) const HVM_PARAM_STORE_EVTCHN: u32 = 2;
+pub(crate) const HVM_PARAM_IDENT_PT: u32 = 12;
+pub(crate) const HVM_PARAM_CONSOLE_PFN: u32 = 17;
+pub(crate) const HVM_PARAM_CONSOLE_EVTCHN: u32 = 18;
+
+// xen/arch-x86/hvm/start_info.h
+pub(crate) const XEN_HVM_MEMMAP_TYPE_RAM: u32 = 1;
+pub(crate) const XEN_HVM_MEMMAP_TYPE_RESERVED: u32 = 2;
+pub(crate) const XEN_HVM_MEMMAP_TYPE_ACPI: u32 = 3;

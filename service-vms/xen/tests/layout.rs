@@ -18,6 +18,8 @@ const HEADERS: &str = "
 #include <xen/memory.h>
 #include <xen/grant_table.h>
 #include <xen/event_channel.h>
+#include <xen/hvm/params.h>
+#include <xen/arch-x86/hvm/start_info.h>
 #include <xen/sys/evtchn.h>
 #include <xen/sys/gntdev.h>
 #include <xen/sys/gntalloc.h>
@@ -94,6 +96,14 @@ fn facts() -> Vec<Fact> {
         XENMEM_RESOURCE_GRANT_TABLE = XENMEM_resource_grant_table,
         XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED = XENMEM_resource_grant_table_id_shared,
         GTF_PERMIT_ACCESS = GTF_permit_access,
+        HVM_PARAM_STORE_PFN = HVM_PARAM_STORE_PFN,
+        HVM_PARAM_STORE_EVTCHN = HVM_PARAM_STORE_EVTCHN,
+        HVM_PARAM_IDENT_PT = HVM_PARAM_IDENT_PT,
+        HVM_PARAM_CONSOLE_PFN = HVM_PARAM_CONSOLE_PFN,
+        HVM_PARAM_CONSOLE_EVTCHN = HVM_PARAM_CONSOLE_EVTCHN,
+        XEN_HVM_MEMMAP_TYPE_RAM = XEN_HVM_MEMMAP_TYPE_RAM,
+        XEN_HVM_MEMMAP_TYPE_RESERVED = XEN_HVM_MEMMAP_TYPE_RESERVED,
+        XEN_HVM_MEMMAP_TYPE_ACPI = XEN_HVM_MEMMAP_TYPE_ACPI,
     );
     facts
 }

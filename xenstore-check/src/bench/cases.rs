@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use ennead_xs_wire::Request;
 
 use super::load::{Load, Until};
-use super::measure::{connections, fan_out, insert, latency, watches};
+use super::measure::{connections, fan_out, insert, latency, restarts, watches};
 use super::report::{Better, Metric, Target};
 use super::script::{Script, vm_creation};
 use crate::daemon::Daemon;
@@ -25,10 +25,12 @@ pub(super) struct Amount {
     pub(super) nodes: u32,
     /// Watches that have nothing to do with what is written.
     pub(super) watches: u32,
+    /// Restarts of which the median is taken.
+    pub(super) restarts: usize,
 }
 
 /// Measures one thing on one daemon: a number for each of its metrics.
-pub(super) type Measure = Box<dyn Fn(&Daemon, Amount) -> Result<Vec<f64>>>;
+pub(super) type Measure = Box<dyn Fn(&mut Daemon, Amount) -> Result<Vec<f64>>>;
 
 /// The script of a connection, for the path of its node.
 type MakeScript = fn(&str) -> Script;
@@ -38,6 +40,8 @@ pub(super) struct Case {
     pub(super) metrics: Vec<Metric>,
     /// It needs a daemon of its own.
     pub(super) fresh: bool,
+    /// Only ours has this.
+    pub(super) ours_only: bool,
     pub(super) measure: Measure,
 }
 
@@ -108,7 +112,7 @@ pub(super) fn cases() -> Vec<Case> {
             fan_out(&daemon.socket(), count, amount.slice)
         }));
     }
-    cases.extend([unrelated_watches(), vm_empty(), vm_many(), large_store()]);
+    cases.extend([unrelated_watches(), vm_empty(), vm_many(), large_store(), restart()]);
     cases
 }
 
@@ -131,6 +135,7 @@ fn one(
     Case {
         metrics: vec![Metric::new(name, better, target)],
         fresh: false,
+        ours_only: false,
         measure: Box::new(move |daemon, amount| Ok(vec![measure(daemon, amount)?])),
     }
 }
@@ -159,6 +164,7 @@ fn unrelated_watches() -> Case {
             Metric::new("... of writes without them", Better::Higher("%"), Target::AtLeast(90.0)),
         ],
         fresh: false,
+        ours_only: false,
         measure: Box::new(|daemon, amount| {
             // Before and after, so that a machine that changes its pace does not count.
             let before = writes(daemon, amount)?;
@@ -210,6 +216,7 @@ fn large_store() -> Case {
             Metric::new("remove the large tree", Better::Lower("ms"), Target::None),
         ],
         fresh: true,
+        ours_only: false,
         measure: Box::new(|daemon, amount| {
             let insert = insert(daemon, amount.nodes)?;
             let run = |connections: u16, depth, script: MakeScript| {
@@ -224,6 +231,24 @@ fn large_store() -> Case {
             let removals = Load::new(&daemon.socket(), [remove])?.run(1, Until::Times(1));
             let removals = removals.context("Cannot remove the large tree")?;
             Ok(vec![insert.rate, insert.bytes, read, write, transaction, 1000.0 / removals])
+        }),
+    }
+}
+
+fn restart() -> Case {
+    let target = Target::AtMost(10.0);
+    Case {
+        metrics: vec![
+            Metric::new("restart of Logic, until a guest's next answer", Better::Lower("ms"), target),
+            Metric::new("restart of Logic, large store", Better::Lower("ms"), target),
+        ],
+        fresh: true,
+        ours_only: true,
+        measure: Box::new(|daemon, amount| {
+            let mut guest = daemon.guest(OWNER)?;
+            let small = restarts(daemon, &mut guest, amount.restarts)?;
+            insert(daemon, amount.nodes)?;
+            Ok(vec![small, restarts(daemon, &mut guest, amount.restarts)?])
         }),
     }
 }

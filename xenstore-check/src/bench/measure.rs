@@ -11,8 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::load::{Load, Until, connect};
 use super::script::Script;
-use crate::client::{Client as _, SocketClient, message, take_packet};
+use crate::client::{Client, SocketClient, message, take_packet};
 use crate::daemon::Daemon;
+use crate::ring::RingClient;
 
 fn request(request: &Request<'_>) -> Vec<u8> {
     let mut payload = Vec::new();
@@ -77,7 +78,7 @@ pub(super) fn watches(socket: &Path, count: u32) -> Result<SocketClient> {
     Ok(client)
 }
 
-fn ready(client: &SocketClient) -> Result<()> {
+fn ready(client: &dyn Client) -> Result<()> {
     let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
     let mut files = [PollFd::from_borrowed_fd(client.events(), PollFlags::IN)];
     let count = poll(&mut files, Some(&limit)).context("Cannot wait for the daemon")?;
@@ -127,6 +128,29 @@ fn receive(stream: &mut UnixStream, count: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Milliseconds from the moment when XenStore-Logic is killed until a guest has an answer of the next one, the median.
+pub(super) fn restarts(daemon: &mut Daemon, guest: &mut RingClient, count: usize) -> Result<f64> {
+    const LOGIC: &str = "xenstore-logic";
+    let question = request(&Request::GetDomainPath { domid: 0 });
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let start = Instant::now();
+        daemon.kill(LOGIC)?;
+        daemon.start_again(LOGIC)?;
+        guest.send(&question)?;
+        let answer = loop {
+            if let Some(packet) = guest.take()? {
+                break packet;
+            }
+            ready(guest)?;
+            guest.pump()?;
+        };
+        anyhow::ensure!(answer.payload == b"/local/domain/0\0", "A guest's answer is {answer}");
+        times.push(start.elapsed());
+    }
+    Ok(median_us(times) / 1000.0)
 }
 
 /// What a store with many nodes costs.

@@ -73,9 +73,9 @@ pub fn bench(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Line>> {
     let amount = if options.quick {
-        Amount { slice: Duration::from_millis(30), nodes: 5_000, watches: 1_000 }
+        Amount { slice: Duration::from_millis(30), nodes: 5_000, watches: 1_000, restarts: 5 }
     } else {
-        Amount { slice: Duration::from_millis(200), nodes: 100_000, watches: 10_000 }
+        Amount { slice: Duration::from_millis(200), nodes: 100_000, watches: 10_000, restarts: 20 }
     };
     // A thousand watchers are a thousand files, here and in the daemon.
     let limit = getrlimit(Resource::Nofile);
@@ -93,7 +93,7 @@ pub fn bench(
     };
     let wanted = |case: &Case| {
         let name = |only: &String| case.metrics.iter().any(|metric| metric.name().contains(only.as_str()));
-        options.only.as_ref().is_none_or(name)
+        options.only.as_ref().is_none_or(name) && (options.kinds.contains(&Kind::Ours) || !case.ours_only)
     };
     let cases: Vec<Case> = cases().into_iter().filter(wanted).collect();
     let mut daemons = options.kinds.iter().map(|kind| begin(*kind)).collect::<Result<Vec<_>>>()?;
@@ -103,10 +103,10 @@ pub fn bench(
         for (at, case) in cases.iter().enumerate() {
             let title = case.metrics.first().map_or("", |metric| metric.name());
             progress(&format!("round {round} of {}: {title}", options.rounds));
-            for daemon in &mut daemons {
+            for daemon in daemons.iter_mut().filter(|daemon| !case.ours_only || daemon.kind() == Kind::Ours) {
                 let name = daemon.kind().name();
                 let measured = if case.fresh {
-                    begin(daemon.kind()).and_then(|own| (case.measure)(&own, amount))
+                    begin(daemon.kind()).and_then(|mut own| (case.measure)(&mut own, amount))
                 } else {
                     (case.measure)(daemon, amount)
                 };

@@ -25,6 +25,8 @@ pub(super) enum Target {
     TimesC(f64),
     /// At least this.
     AtLeast(f64),
+    /// At most this.
+    AtMost(f64),
     /// At most C's, and at most this.
     CAndAtMost(f64),
 }
@@ -107,6 +109,7 @@ fn reached(target: Target, median: &BTreeMap<&'static str, f64>, ratio: Option<f
         Target::Best => ratio.map(|ratio| ratio >= 1.0),
         Target::TimesC(times) => c.map(|c| ours <= times * c),
         Target::AtLeast(least) => Some(ours >= least),
+        Target::AtMost(most) => Some(ours <= most),
         Target::CAndAtMost(most) => Some(ours <= most && c.is_none_or(|c| ours <= c)),
     }
 }
@@ -182,6 +185,8 @@ mod tests {
         assert_eq!(check(Target::TimesC(1.3), 181.0), Some(true));
         assert_eq!(check(Target::TimesC(1.3), 183.0), Some(false));
         assert_eq!(check(Target::AtLeast(90.0), 89.0), Some(false));
+        assert_eq!(check(Target::AtMost(10.0), 9.0), Some(true));
+        assert_eq!(check(Target::AtMost(10.0), 11.0), Some(false));
         assert_eq!(check(Target::None, 89.0), None);
     }
 

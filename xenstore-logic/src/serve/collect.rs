@@ -115,7 +115,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
                 Step::Drop => self.dropped(answer.kind, line),
                 // It stays busy until `Resume`.
                 Step::Hold => busy = true,
-                Step::Resume => self.proceed(line)?,
+                Step::Resume => self.proceed(line),
                 Step::Nothing => {}
             }
         }
@@ -123,7 +123,8 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
             self.writable(answer.line)?;
         }
         if self.lines.guest(answer.line).is_some() && is_about_a_ring(answer.kind) {
-            return self.ring_answered(answer, moved, busy, ring_line);
+            self.ring_answered(answer, moved, busy, ring_line);
+            return Ok(());
         }
         self.ring_bell(ring_line);
         Ok(())
@@ -141,13 +142,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
     }
 
     /// A call about a ring is answered: its next request's turn has come.
-    fn ring_answered(
-        &mut self,
-        answer: &Answer,
-        moved: bool,
-        busy: bool,
-        ring_line: Option<u32>,
-    ) -> Result<(), Stop> {
+    fn ring_answered(&mut self, answer: &Answer, moved: bool, busy: bool, ring_line: Option<u32>) {
         let line = answer.line;
         if ring_line.is_some_and(|l| l != line) {
             self.ring_bell(ring_line);
@@ -156,7 +151,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
             self.ring_bell(Some(line));
         }
         if busy {
-            return Ok(());
+            return;
         }
         if answer.kind == CallKind::Request {
             return self.proceed(line);
@@ -164,18 +159,14 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         if let Some(guest) = self.lines.guest(line) {
             guest.busy = false;
         }
-        self.look_at_ring(line, false)
+        self.lines.queue(line);
     }
 
-    /// A ring's request is answered: the next one's turn has come.
-    fn proceed(&mut self, line: u32) -> Result<(), Stop> {
-        let Some(guest) = self.lines.guest(line) else { return Ok(()) };
-        if guest.stashed {
-            // The bytes behind the message that was stashed may be a whole message as well.
-            return self.call(CallKind::Stash, line, &[]);
-        }
-        guest.busy = false;
-        self.look_at_ring(line, false)
+    /// A ring's request is answered: the next one's turn comes in the next round.
+    fn proceed(&mut self, line: u32) {
+        let Some(guest) = self.lines.guest(line) else { return };
+        (guest.busy, guest.more) = (false, guest.stashed);
+        self.lines.queue(line);
     }
 
     fn ring_bell(&mut self, line: Option<u32>) {

@@ -19,7 +19,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
             if connect.known { (connect.req_cons, connect.rsp_prod) } else { ring::positions(&page) };
         ring::greet(&page);
         ring::consume(&page, req_cons);
-        let guest = Guest { page, port, req_cons, busy: true, stashed: connect.stashed, broken: false };
+        let guest = Guest { req_cons, rsp_prod, stashed: connect.stashed, ..Guest::new(page, port) };
         self.lines.put(line, Line::Guest(guest));
         self.make_room()?;
         let call = Call { kind: CallKind::Mapped, line, req_cons, rsp_cons: rsp_prod };
@@ -36,33 +36,44 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         }
     }
 
-    /// Makes a call of what waits in a ring, if it is complete, unless a call about it is under way already. `event`: the guest
-    /// rang, so that it may have made room.
+    /// Makes a call of what waits in a ring, unless a call about it is under way already. `event`: the guest rang, so that it may
+    /// have made room.
     pub(super) fn look_at_ring(&mut self, line: u32, event: bool) -> Result<(), Stop> {
         self.make_room()?;
-        let Some(guest) = self.lines.guest(line).filter(|guest| !guest.busy) else { return Ok(()) };
+        let Some(guest) = self.lines.guest(line) else { return Ok(()) };
+        guest.rang |= event;
+        if guest.busy {
+            return Ok(());
+        }
         if ring::wants_reset(&guest.page) {
             ring::reset(&guest.page);
-            (guest.busy, guest.req_cons, guest.broken, guest.stashed) = (true, 0, false, false);
+            (guest.req_cons, guest.rsp_prod) = (0, 0);
+            (guest.busy, guest.rang, guest.stashed, guest.more) = (true, false, false, false);
+            guest.broken = false;
             return self.call(CallKind::Reset, line, &[]);
         }
-        if guest.broken {
+        if guest.broken || guest.is_full() {
             return Ok(());
+        }
+        if core::mem::take(&mut guest.more) {
+            guest.busy = true;
+            return self.call(CallKind::Stash, line, &[]);
         }
         match self.next_call(line) {
             Ok(Some((kind, req_cons, len))) => {
                 let Some(guest) = self.lines.guest(line) else { return Ok(()) };
                 guest.busy = true;
+                guest.rang &= kind != CallKind::Request;
                 let call = Call { kind, line, req_cons, rsp_cons: ring::rsp_cons(&guest.page) };
                 self.submit(&call, len)
             }
-            Ok(None) if event => {
-                if let Some(guest) = self.lines.guest(line) {
-                    guest.busy = true;
+            Ok(None) => match self.lines.guest(line).filter(|guest| guest.rang) {
+                Some(guest) => {
+                    (guest.busy, guest.rang) = (true, false);
+                    self.call(CallKind::Progress, line, &[])
                 }
-                self.call(CallKind::Progress, line, &[])
-            }
-            Ok(None) => Ok(()),
+                None => Ok(()),
+            },
             Err(fault) => {
                 if let Some(guest) = self.lines.guest(line) {
                     ring::report(&guest.page, fault);
@@ -103,6 +114,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         let Some(guest) = self.lines.guest(line) else { return };
         let Some(bytes) = self.scratch.get(skip..skip + take) else { return };
         ring::write_responses(&guest.page, at, bytes);
-        ring::publish(&guest.page, at.wrapping_add(u32::try_from(take).unwrap_or(0)));
+        guest.rsp_prod = at.wrapping_add(u32::try_from(take).unwrap_or(0));
+        ring::publish(&guest.page, guest.rsp_prod);
     }
 }

@@ -1,6 +1,7 @@
 //! The table of lines: what belongs to a line's number. State gives the numbers.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use ennead_xs_link::{MAX_LINES, Shared};
@@ -18,12 +19,40 @@ pub(super) struct Guest<P> {
     pub(super) port: u32,
     /// How far requests are read, by State's word.
     pub(super) req_cons: u32,
+    /// How far responses are written.
+    pub(super) rsp_prod: u32,
     /// A call about it is under way.
     pub(super) busy: bool,
+    /// It rang, and State was not asked since what it has for the guest: there may be room for it.
+    pub(super) rang: bool,
     /// State holds the beginning of a message.
     pub(super) stashed: bool,
+    /// State may hold another whole message behind the one that it was asked for last.
+    pub(super) more: bool,
     /// Its guest has broken the protocol.
     pub(super) broken: bool,
+}
+
+impl<P: Shared> Guest<P> {
+    pub(super) fn new(page: P, port: u32) -> Self {
+        Self {
+            page,
+            port,
+            req_cons: 0,
+            rsp_prod: 0,
+            busy: true,
+            rang: true,
+            stashed: false,
+            more: false,
+            broken: false,
+        }
+    }
+
+    /// Its ring of responses has no room. Then it gets no more requests answered: or State would have to keep replies without
+    /// end for a guest that takes none (XSA-326). It rings when it has made room.
+    pub(super) fn is_full(&self) -> bool {
+        self.rsp_prod.wrapping_sub(ring::rsp_cons(&self.page)) >= ring::RING
+    }
 }
 
 /// A client on a socket.
@@ -47,12 +76,45 @@ pub(super) enum Line<P> {
 pub(super) struct Lines<P> {
     lines: Box<[Line<P>]>,
     ports: Box<[u16]>,
+    /// Rings to look at in the next round, each once.
+    queue: VecDeque<u32>,
+    queued: Box<[bool]>,
 }
 
 impl<P: Shared> Lines<P> {
     pub(super) fn new() -> Self {
         let lines: Vec<_> = (0..MAX_LINES).map(|_| Line::Free).collect();
-        Self { lines: lines.into(), ports: alloc::vec![NONE; PORTS].into() }
+        Self {
+            queue: VecDeque::with_capacity(lines.len()),
+            queued: alloc::vec![false; lines.len()].into(),
+            lines: lines.into(),
+            ports: alloc::vec![NONE; PORTS].into(),
+        }
+    }
+
+    /// Looks at a ring in the next round.
+    pub(super) fn queue(&mut self, line: u32) {
+        if self.mark(line, true) == Some(false) {
+            self.queue.push_back(line);
+        }
+    }
+
+    /// The ring whose turn it is.
+    pub(super) fn next(&mut self) -> Option<u32> {
+        let line = self.queue.pop_front()?;
+        self.mark(line, false);
+        Some(line)
+    }
+
+    /// Rings whose turn it is in the next round.
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether it was marked before.
+    fn mark(&mut self, line: u32, queued: bool) -> Option<bool> {
+        let mark = self.queued.get_mut(usize::try_from(line).ok()?)?;
+        Some(core::mem::replace(mark, queued))
     }
 
     pub(super) fn get(&mut self, line: u32) -> Option<&mut Line<P>> {

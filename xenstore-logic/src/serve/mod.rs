@@ -221,22 +221,31 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         }
     }
 
-    /// Handles what has happened, without waiting for anything to happen.
+    /// Handles what has happened and everything that follows from it, without waiting for anything to happen.
     ///
     /// # Errors
     /// See `Stop`.
     pub fn poll(&mut self) -> Result<(), Stop> {
         self.world.wait(&mut self.events, false)?;
-        self.turn()
+        self.turn()?;
+        while self.lines.queued() > 0 {
+            self.turn()?;
+        }
+        Ok(())
     }
 
-    /// Handles the events at hand and everything that follows from them.
+    /// One round: the events at hand, then each ring whose last request was answered in the round before. A ring has one request
+    /// in a round, so that a guest whose next one is always there keeps nobody waiting.
     fn turn(&mut self) -> Result<(), Stop> {
         for i in 0..self.events.len() {
             let Some(event) = self.events.get(i).copied() else { break };
             self.handle(event)?;
         }
         self.events.clear();
+        for _ in 0..self.lines.queued() {
+            let Some(line) = self.lines.next() else { break };
+            self.look_at_ring(line, false)?;
+        }
         self.settle()
     }
 
@@ -289,6 +298,9 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
 
     /// Waits for events: looks for a while, then sleeps.
     fn wait(&mut self) -> Result<(), Stop> {
+        if self.lines.queued() > 0 {
+            return self.world.wait(&mut self.events, false);
+        }
         let mut round = 0;
         loop {
             self.world.wait(&mut self.events, false)?;

@@ -93,7 +93,12 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
 fn call() -> impl Strategy<Value = (Call, Vec<u8>)> {
     let line = prop_oneof![8 => 0..4_u32, 1 => any::<u32>(), 1 => Just(OPERATOR)];
     let index = || prop_oneof![4 => 0..3000_u32, 1 => any::<u32>()];
-    (prop::sample::select(KINDS.to_vec()), line, index(), index(), request())
+    let kind = prop_oneof![
+        6 => Just(CallKind::Request),
+        2 => Just(CallKind::Open),
+        8 => prop::sample::select(KINDS.to_vec()),
+    ];
+    (kind, line, index(), index(), request())
         .prop_map(|(kind, line, req_cons, rsp_cons, body)| (Call { kind, line, req_cons, rsp_cons }, body))
 }
 

@@ -1,5 +1,6 @@
 //! A guest of XenStore. `probe.role` says what it does: `plain` reads and measures, `storm` makes transactions with three others
-//! for `probe.seconds` once the `last` one is there, `tools` runs Debian's xenstore-* (files beside it), `flood` asks as much as it can.
+//! for `probe.seconds` once the `last` one is there, `tools` runs Debian's xenstore-* (files beside it), `flood` asks as much as it can,
+//! `corrupt` and `stall` spoil their rings (see [`ennead_probe::hostile`]).
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
@@ -8,9 +9,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use ennead_probe::hostile::Ring;
 use ennead_probe::options::{number, option};
 use ennead_probe::xenbus::XenBus;
 use ennead_runtime::Runtime;
+use ennead_xen::Control;
 use ennead_xs_wire::{Access, Errno, Perm, Request};
 use tracing::info;
 
@@ -33,6 +36,15 @@ fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
         "last" => start_the_storm(&mut bus)?,
         "tools" => tools()?,
         "flood" => flood(&mut bus)?,
+        role @ ("corrupt" | "stall") => {
+            let control = Control::open()?;
+            let ring = Ring::find(&control, &mut bus, number("frames")?)?;
+            if role == "corrupt" {
+                ring.corrupt()?
+            } else {
+                ring.stall(&mut bus)?
+            };
+        }
         _ => {}
     }
     measure(&mut bus)

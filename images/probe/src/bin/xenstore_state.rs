@@ -139,12 +139,13 @@ impl State {
                 self.out.push(ToLogic::Connect(domid, port));
             }
             Request::Release { domid } | Request::Restarting { domid } => self.disconnect(domid),
-            Request::ShutDown { .. } => {}
+            Request::ShutDown { .. } | Request::Toolstack { .. } => {}
             Request::Died { domid } => {
                 self.disconnect(domid);
                 self.tree.remove(format!("/local/domain/{domid}").as_bytes());
             }
             Request::Write { path, value, .. } => self.tree.write(path.as_bytes(), &value),
+            Request::Count => return Reply::Refused(Errno::Enosys),
             Request::Remove { path } => self.tree.remove(path.as_bytes()),
             Request::Read { path, offset } => {
                 return self

@@ -283,3 +283,29 @@ fn a_path_is_taken_exactly_or_not_at_all() {
     let unfit: Unfit = format!("{longest}x").parse::<Path>().unwrap_err();
     assert!(unfit.to_string().contains("256"), "{unfit}");
 }
+
+#[test]
+fn a_server_attaches_to_a_clients_page_and_finds_what_it_sent_before() {
+    let page = LocalPage::new();
+    let attach = |page: &LocalPage| {
+        Server::<Pciback, _>::on(page.clone(), GrantRef(8), DomId(7), |port| Ok(Port(port.0 + 1)))
+    };
+    assert!(matches!(attach(&page), Err(Error::PeerBroke { violation: Violation::NotReady, .. })));
+    let (to_server, from_client) = channel();
+    let (to_client, from_server) = channel();
+    let mut client = Client::<Pciback, _>::on(page.clone(), Port(5)).unwrap();
+    let client_wire = Wire { to_peer: to_server, from_peer: from_server };
+    let id = client.send(&client_wire, Request::Ping, SHORT).unwrap();
+
+    let mut server = attach(&page).unwrap();
+    let wire = Wire { to_peer: to_client, from_peer: from_client };
+    assert_eq!((server.port(), server.peer()), (Port(6), DomId(7)));
+    let request = server.try_recv(&wire).unwrap().expect("sent before");
+    assert_eq!(request.body, Request::Ping);
+    server.send(&wire, &Tagged { id: request.id, body: Reply::Pong }, SHORT).unwrap();
+    let reply = client.try_recv(&client_wire).unwrap().expect("an answer");
+    assert_eq!((reply.id, reply.body), (id, Reply::Pong));
+    // Another protocol's page is none.
+    let other = Server::<XenStoreControl, _>::on(page, GrantRef(8), DomId(7), Ok);
+    assert!(matches!(other, Err(Error::PeerBroke { violation: Violation::Protocol { .. }, .. })));
+}

@@ -22,7 +22,18 @@ impl<P: SharedPage> Client<XenStoreControl, P> {
         match self.call(events, request, timeout)? {
             Reply::Done => Ok(Ok(())),
             Reply::Refused(errno) => Ok(Err(errno)),
-            Reply::Part { .. } => Err(self.broke("that does not belong to the request")),
+            _ => Err(self.broke("that does not belong to the request")),
+        }
+    }
+
+    /// How many nodes there are in all.
+    ///
+    /// # Errors
+    /// As `call`; `PeerBroke` for another reply.
+    pub fn count(&mut self, events: &impl Events, timeout: Duration) -> Result<u32, Error> {
+        match self.call(events, Request::Count, timeout)? {
+            Reply::Count(count) => Ok(count),
+            _ => Err(self.broke("that does not belong to the request")),
         }
     }
 
@@ -88,7 +99,7 @@ impl<P: SharedPage> Client<XenStoreControl, P> {
                         return Ok(Ok(whole));
                     }
                 }
-                Reply::Done => return Err(self.broke("that does not belong to the request")),
+                Reply::Done | Reply::Count(_) => return Err(self.broke("that does not belong to the request")),
             }
         }
     }

@@ -40,6 +40,11 @@ pub enum Request {
         /// The toolstack that manages it; `None` for a service VM.
         manager: Option<u16>,
     },
+    /// It is a toolstack: it keeps the trees of the domains that it manages. After `Created`.
+    Toolstack {
+        /// Its number.
+        domid: u16,
+    },
     /// It has a ring (its grant 1 for Logic) and an unbound port for Logic. It does not run before this is answered.
     Introduce {
         /// Its number.
@@ -98,6 +103,8 @@ pub enum Request {
         /// Where the part begins.
         offset: u32,
     },
+    /// How many nodes are there in all? Answered by `Count`.
+    Count,
     /// The names of a node's children, each with a NUL at its end, from byte `offset` on. Answered by a `Part`.
     List {
         /// The node.
@@ -119,6 +126,8 @@ pub enum Reply {
         /// Nothing follows.
         last: bool,
     },
+    /// So many.
+    Count(u32),
     /// It cannot be done.
     Refused(Errno),
 }

@@ -118,6 +118,45 @@ impl Libxc {
         check(unsafe { xc::xc_mmuext_op(self.raw(), &raw mut op, 1, u32::from(d.0)) }).map(drop)
     }
 
+    pub(super) fn set_paging_mempool_size(&self, d: DomId, bytes: u64) -> io::Result<()> {
+        // SAFETY: valid handle.
+        check(unsafe { xc::xc_set_paging_mempool_size(self.raw(), u32::from(d.0), bytes) }).map(drop)
+    }
+
+    pub(super) fn set_memory_map(&self, d: DomId, map: &mut [xc::e820entry]) -> io::Result<()> {
+        let count = u32::try_from(map.len()).map_err(too_many)?;
+        // SAFETY: valid handle; libxenctrl reads `count` entries, which is the slice.
+        check(unsafe { xc::xc_domain_set_memory_map(self.raw(), u32::from(d.0), map.as_mut_ptr(), count) })
+            .map(drop)
+    }
+
+    pub(super) fn hvm_param_set(&self, d: DomId, param: u32, value: u64) -> io::Result<()> {
+        // SAFETY: valid handle.
+        check(unsafe { xc::xc_hvm_param_set(self.raw(), u32::from(d.0), param, value) }).map(drop)
+    }
+
+    /// All that Xen saves of a domain in a hardware container.
+    pub(super) fn hvm_context(&self, d: DomId) -> io::Result<Vec<u8>> {
+        // SAFETY: valid handle; without a buffer Xen only says how large it must be.
+        let room = check(unsafe {
+            xc::xc_domain_hvm_getcontext(self.raw(), u32::from(d.0), std::ptr::null_mut(), 0)
+        })?;
+        let mut context = vec![0; usize::try_from(room).map_err(too_many)?];
+        // SAFETY: valid handle; libxenctrl writes at most `room` bytes, which is the buffer.
+        let used = check(unsafe {
+            xc::xc_domain_hvm_getcontext(self.raw(), u32::from(d.0), context.as_mut_ptr(), room)
+        })?;
+        context.truncate(usize::try_from(used).map_err(too_many)?);
+        Ok(context)
+    }
+
+    pub(super) fn set_hvm_context(&self, d: DomId, context: &mut [u8]) -> io::Result<()> {
+        let size = u32::try_from(context.len()).map_err(too_many)?;
+        // SAFETY: valid handle; libxenctrl reads `size` bytes, which is the slice.
+        check(unsafe { xc::xc_domain_hvm_setcontext(self.raw(), u32::from(d.0), context.as_mut_ptr(), size) })
+            .map(drop)
+    }
+
     /// The domains from `first` on, in order, at most `out.len()`; how many there were.
     pub(super) fn list(&self, first: u32, out: &mut [xc::xc_domaininfo_t]) -> io::Result<usize> {
         let max = u32::try_from(out.len()).map_err(too_many)?;

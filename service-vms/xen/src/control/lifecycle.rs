@@ -2,19 +2,21 @@
 
 use super::{Control, ShutdownReason, domctl, invalid, privcmd};
 use crate::error::{Error, Result};
-use crate::{DomId, Sid};
+use crate::{DomId, DomainKind, Sid};
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 use xenctrl_sys as xc;
 
-/// What a new PV domain is (`struct xen_domctl_createdomain`).
+/// What a new domain is (`struct xen_domctl_createdomain`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateDomain {
     /// Its number, which must be free and not 0.
     pub domid: DomId,
     /// Its FLASK label.
     pub sid: Sid,
+    /// How it runs. PVH needs nested paging (HAP).
+    pub kind: DomainKind,
     /// How many vCPUs it can have, at least 1.
     pub max_vcpus: u32,
     /// Whether it may get devices (`XEN_DOMCTL_CDF_iommu`). Needs an IOMMU.
@@ -28,13 +30,14 @@ pub struct CreateDomain {
 }
 
 impl CreateDomain {
-    /// One vCPU, no devices, and room that was seen to suffice: 1023 event channels, 64 grant frames, 1024 maptrack
+    /// PV, one vCPU, no devices, and room that was seen to suffice: 1023 event channels, 64 grant frames, 1024 maptrack
     /// frames.
     #[must_use]
     pub const fn new(domid: DomId, sid: Sid) -> Self {
         Self {
             domid,
             sid,
+            kind: DomainKind::Pv,
             max_vcpus: 1,
             iommu: false,
             max_event_channels: 1023,
@@ -49,9 +52,14 @@ impl CreateDomain {
         if self.domid.0 == 0 || !self.domid.is_ordinary() {
             return None;
         }
+        let (container, emulated) = match self.kind {
+            DomainKind::Pv => (0, 0),
+            DomainKind::Pvh => (xc::XEN_DOMCTL_CDF_hvm | xc::XEN_DOMCTL_CDF_hap, xc::XEN_X86_EMU_LAPIC),
+        };
         Some(xc::xen_domctl_createdomain {
             ssidref: self.sid.0,
-            flags: if self.iommu { xc::XEN_DOMCTL_CDF_iommu } else { 0 },
+            flags: container | if self.iommu { xc::XEN_DOMCTL_CDF_iommu } else { 0 },
+            arch: xc::xen_arch_domainconfig { emulation_flags: emulated, ..Default::default() },
             max_vcpus: self.max_vcpus,
             max_evtchn_port: self.max_event_channels,
             max_grant_frames: i32::try_from(self.max_grant_frames).ok()?,
@@ -69,7 +77,7 @@ const DESTROY_PATIENCE: Duration = Duration::from_secs(60);
 const DESTROY_PAUSE: Duration = Duration::from_millis(1);
 
 impl Control {
-    /// Creates a paused PV domain without memory, with exactly the wanted number (`XEN_DOMCTL_createdomain`), and
+    /// Creates a paused domain without memory, with exactly the wanted number (`XEN_DOMCTL_createdomain`), and
     /// its vCPUs (`XEN_DOMCTL_max_vcpus`). On failure nothing is left.
     ///
     /// # Errors
@@ -185,6 +193,15 @@ mod tests {
         );
         assert_eq!((config.iommu_opts, config.arch.emulation_flags), (0, 0));
         assert_eq!(CreateDomain::new(DomId(7), Sid(40)).config().unwrap().flags, 0);
+    }
+
+    #[test]
+    fn a_pvh_domain_has_a_local_apic_and_nested_paging() {
+        let c = CreateDomain { kind: DomainKind::Pvh, ..CreateDomain::new(DomId(7), Sid(40)) };
+        let config = c.config().unwrap();
+        assert_eq!((config.flags, config.arch.emulation_flags), (0x3, 0x1));
+        let c = CreateDomain { iommu: true, ..c };
+        assert_eq!(c.config().unwrap().flags, 0x23);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod lifecycle;
 mod memory;
 #[cfg(feature = "probe")]
 pub(crate) mod probe;
+mod pvh;
 mod start;
 
 pub use info::{DomainInfo, DomainState, HostInfo, ShutdownReason};

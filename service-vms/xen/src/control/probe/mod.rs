@@ -7,8 +7,10 @@
 mod domain;
 mod host;
 mod memory;
+mod own;
 
 pub use domain::{DOMAIN_CALLS, DomainCall};
+pub use own::OwnPage;
 
 use super::Control;
 use crate::error::{Error, Kind, Result};

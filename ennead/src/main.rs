@@ -1,0 +1,28 @@
+//! `ennead`: guests on an Ennead host, from the operator's machine.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod console;
+mod create;
+mod failure;
+mod output;
+mod show;
+mod table;
+mod text;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let output = output::Output::new(cli.json);
+    match commands::run(cli, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.exit())
+        }
+    }
+}

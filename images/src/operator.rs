@@ -1,0 +1,160 @@
+//! The operator of a host that runs: `ennead`, as its users have it.
+
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+/// How often is looked whether something is there.
+const GLANCE: Duration = Duration::from_millis(200);
+
+/// Who asks a toolstack.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// The program `ennead`.
+    pub program: PathBuf,
+    /// Where the toolstack is reached.
+    pub socket: PathBuf,
+}
+
+impl Operator {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--host").arg(format!("unix:{}", self.socket.display())).args(["--timeout", "120"]);
+        command.args(arguments);
+        command
+    }
+
+    fn output(&self, arguments: &[&str]) -> Result<Output> {
+        let output = self.command(arguments).stdin(Stdio::null()).output();
+        output.with_context(|| format!("Cannot start {}", self.program.display()))
+    }
+
+    /// What `ennead --json ARGUMENTS` answers.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self.output(&[&["--json"], arguments].concat())?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "`ennead {}`: {}", arguments.join(" "), said.trim());
+        serde_json::from_slice(&output.stdout).with_context(|| format!("`ennead {}`", arguments.join(" ")))
+    }
+
+    /// The code with which `ennead ARGUMENTS` ends, and what it says.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn fails(&self, arguments: &[&str]) -> Result<(i32, String)> {
+        let output = self.output(arguments)?;
+        Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+
+    /// What a guest has printed.
+    ///
+    /// # Errors
+    /// As [`Operator::ask`].
+    pub fn log(&self, name: &str) -> Result<String> {
+        let answer = self.ask(&["logs", name])?;
+        Ok(answer.get("log").and_then(Value::as_str).unwrap_or_default().to_owned())
+    }
+
+    /// Waits until `text` stands in what a guest has printed, `times` times.
+    ///
+    /// # Errors
+    /// When it does not come in time, with the end of what did.
+    pub fn wait_for(&self, name: &str, text: &str, times: usize, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let log = self.log(name)?;
+            if log.matches(text).count() >= times {
+                return Ok(());
+            }
+            let end: String = log.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect();
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "{name} has not printed {text:?}; the end of its log:\n{end}"
+            );
+            std::thread::sleep(GLANCE);
+        }
+    }
+
+    /// Types a line at a guest's console and gives what the console shows up to `end`, which comes in the answer.
+    ///
+    /// # Errors
+    /// When it does not come in time.
+    pub fn type_at(&self, name: &str, line: &str, end: &str, patience: Duration) -> Result<String> {
+        let mut child = self
+            .command(&["console", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("Cannot start {}", self.program.display()))?;
+        let mut input = child.stdin.take().context("no input")?;
+        let mut output = child.stdout.take().context("no output")?;
+        input.write_all(format!("{line}\n").as_bytes()).context("Cannot type")?;
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = output.read(&mut bytes) {
+                if send.send(bytes.get(..n).unwrap_or_default().to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        let deadline = Instant::now() + patience;
+        let mut seen = String::new();
+        let found = loop {
+            if seen.contains(end) {
+                break true;
+            }
+            match receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(_) => break false,
+            }
+        };
+        drop(input);
+        // It may wait for more of a guest that says nothing.
+        let _ = child.kill();
+        let _ = child.wait();
+        anyhow::ensure!(found, "{name}'s console does not show {end:?} but {seen:?}");
+        Ok(seen)
+    }
+
+    /// The guests: names and states.
+    ///
+    /// # Errors
+    /// As [`Operator::ask`].
+    pub fn guests(&self) -> Result<Vec<(String, String)>> {
+        let list = self.ask(&["list"])?;
+        let text =
+            |guest: &Value, key: &str| guest.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let guests = list.as_array().context("`ennead list` gives no list")?;
+        Ok(guests.iter().map(|guest| (text(guest, "name"), text(guest, "state"))).collect())
+    }
+
+    /// Waits until the guests fit.
+    ///
+    /// # Errors
+    /// When they do not in time.
+    pub fn wait_until(
+        &self,
+        what: &str,
+        patience: Duration,
+        fits: impl Fn(&[(String, String)]) -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let guests = self.guests()?;
+            if fits(&guests) {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < deadline, "Not in time: {what}; there are {guests:?}");
+            std::thread::sleep(GLANCE);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! An operator's guests: PV and PVH, from TOML and from xl's configurations, through their whole lives.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::{Report, Setup, boot};
+use crate::operator::Operator;
+use crate::session::Session;
+use crate::{guest, program};
+
+/// For a guest's kernel in emulation.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// The machine's memory: the thirty guests need most of it.
+const MEMORY_MIB: u32 = 2560;
+/// Small guests at once, and MiB of each.
+const MANY: u32 = 30;
+const SMALL_MIB: u32 = 32;
+/// KiB of free memory that may differ afterwards: Xen keeps a little per domid for good.
+const SLACK_KIB: u64 = 1024;
+/// The toolstack's VM in the shipped manifest.
+const TOOLSTACK: &str = "toolstack";
+
+pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
+    let files = guest::debian(&setup.cache, setup.progress)?;
+    let small = guest::small_kernel(&setup.cache, setup.progress)?;
+    let busybox = guest::ramdisk(&setup.cache, setup.progress, false)?;
+    let folder = setup.cache.temporary("guests")?;
+    let write = |name: &str, text: String| {
+        std::fs::write(folder.path().join(name), text).with_context(|| format!("Cannot write {name}"))
+    };
+    let (kernel, ramdisk) = (files.kernel.display(), files.ramdisk.display());
+    write(
+        "pvh.toml",
+        format!(
+            "name = \"pvh\"\nkind = \"pvh\"\nkernel = \"{kernel}\"\nramdisk = \"{ramdisk}\"\n\
+             cmdline = \"console=hvc0 quiet\"\nmemory-mib = 256\nvcpus = 2\non-crash = \"restart\"\n"
+        ),
+    )?;
+    write(
+        "pv.cfg",
+        format!(
+            "# As for xl\nname = 'pv'\ntype = \"pv\"\nkernel = \"{kernel}\"\nramdisk = \"{ramdisk}\"\n\
+             extra = \"console=hvc0 quiet\"\nmemory = 256\nvcpus = 1\non_crash = 'destroy'\n"
+        ),
+    )?;
+    write(
+        "small.toml",
+        format!(
+            "name = \"small\"\nkind = \"pv\"\nkernel = \"{}\"\nramdisk = \"{}\"\n\
+             cmdline = \"console=hvc0 quiet\"\nmemory-mib = {SMALL_MIB}\nvcpus = 1\n",
+            small.display(),
+            busybox.display()
+        ),
+    )?;
+
+    let text = crate::xen::read(&setup.build.manifest)?;
+    let host = setup.host_of(text.replacen("memory-mib = 1024", &format!("memory-mib = {MEMORY_MIB}"), 1))?;
+    let (_folder, mut settings) = setup.changed_machine(&host, "guests")?;
+    settings.memory_mib = MEMORY_MIB;
+    let mut session = Session::start(&settings, report.show)?;
+    session.until_ready()?;
+    let operator = Operator {
+        program: program::cli(&setup.cache, setup.progress)?,
+        socket: session.operator(TOOLSTACK)?,
+    };
+    report.check("`ennead host` shows the service VMs", services(&operator));
+    let before = usage(&mut session)?;
+    for (name, file) in [("pvh", "pvh.toml"), ("pv", "pv.cfg")] {
+        life(report, &mut session, &operator, name, &folder.path().join(file));
+    }
+    report.check("a guest that does not exist is told by the exit code", no_such_guest(&operator));
+    report.check("thirty guests at once", many(&operator, &folder.path().join("small.toml")));
+    report.check("afterwards the host is as before", as_before(&mut session, before));
+    report.check(
+        "the toolstack is restarted under a guest",
+        restarted(&mut session, &operator, &folder.path().join("small.toml")),
+    );
+    report.check("no AVC denial", boot::no_denials(&session));
+    session.power_off()
+}
+
+/// A guest's whole life.
+fn life(report: &mut Report, session: &mut Session, operator: &Operator, name: &str, file: &Path) {
+    let start = Instant::now();
+    let created = operator.ask(&["create", &file.display().to_string()]);
+    let took = start.elapsed();
+    if !report.check(
+        &format!("{name}: created"),
+        created.map(|guest| format!("domid {}, {took:.1?}", domid(&guest))),
+    ) {
+        return;
+    }
+    report.check(
+        &format!("{name}: boots to its shell"),
+        operator
+            .wait_for(name, "guest-ready", 1, PATIENCE)
+            .map(|()| format!("{:.1?} after `create`", start.elapsed())),
+    );
+    report.check(
+        &format!("{name}: its console works both ways"),
+        operator.type_at(name, "echo $((40+2))-works", "42-works", PATIENCE).map(|_| String::new()),
+    );
+    report.check(&format!("{name}: Debian's XenStore tools work inside"), tools(operator, name));
+    report.check(&format!("{name}: pause and unpause"), paused(operator, name));
+    report.check(&format!("{name}: reboots when asked"), rebooted(operator, name));
+    report.check(&format!("{name}: a crash is handled as configured"), crashed(session, operator, name));
+    report.check(&format!("{name}: shuts down when asked"), shut_down(operator, name, file));
+    report.check(&format!("{name}: destroyed"), destroyed(operator, name, file));
+}
+
+fn domid(guest: &Value) -> u64 {
+    guest.get("domid").and_then(Value::as_u64).unwrap_or_default()
+}
+
+fn services(operator: &Operator) -> Result<String> {
+    let host = operator.ask(&["host"])?;
+    let services = host.get("services").and_then(Value::as_array).context("no services")?;
+    let running = |name: &str| {
+        services.iter().any(|service| {
+            service.get("name").and_then(Value::as_str) == Some(name)
+                && service.get("state").and_then(Value::as_str) == Some("running")
+        })
+    };
+    for name in ["builder", "pciback", "xenstore-state", "xenstore-logic", TOOLSTACK] {
+        anyhow::ensure!(running(name), "{name} does not run: {host}");
+    }
+    Ok(format!("{} VMs", services.len()))
+}
+
+fn tools(operator: &Operator, name: &str) -> Result<String> {
+    let guest = operator.ask(&["info", name])?;
+    let domid = domid(guest.get("guest").context("no guest")?);
+    operator.type_at(name, "echo is-$(xenstore-read domid)-it", &format!("is-{domid}-it"), PATIENCE)?;
+    let listed = operator.type_at(name, "xenstore-ls -f; echo end-of-$((1+1))", "end-of-2", PATIENCE)?;
+    let home = format!("/local/domain/{domid}");
+    for node in ["name", "memory/target", "control/shutdown", "console/port", "vm"] {
+        anyhow::ensure!(
+            listed.contains(&format!("{home}/{node} =")) || listed.contains(&format!("\n{node} =")),
+            "no {node} in {listed}"
+        );
+    }
+    Ok(format!("domid {domid}"))
+}
+
+fn state_is(operator: &Operator, name: &str, state: &'static str) -> Result<()> {
+    let is = |guests: &[(String, String)]| guests.iter().any(|(n, s)| n == name && s == state);
+    operator.wait_until(&format!("{name} is {state}"), PATIENCE, is)
+}
+
+fn gone(operator: &Operator, name: &str) -> Result<()> {
+    operator.wait_until(&format!("{name} is gone"), PATIENCE, |guests| !guests.iter().any(|(n, _)| n == name))
+}
+
+fn paused(operator: &Operator, name: &str) -> Result<String> {
+    operator.ask(&["pause", name])?;
+    state_is(operator, name, "paused")?;
+    operator.ask(&["unpause", name])?;
+    state_is(operator, name, "running")?;
+    operator.type_at(name, "echo $((50+5))-again", "55-again", PATIENCE)?;
+    Ok(String::new())
+}
+
+fn rebooted(operator: &Operator, name: &str) -> Result<String> {
+    let before = domid(operator.ask(&["info", name])?.get("guest").context("no guest")?);
+    operator.ask(&["reboot", name])?;
+    ready_again(operator, name, before)
+}
+
+/// Waits until a guest has another domid and is ready.
+fn ready_again(operator: &Operator, name: &str, before: u64) -> Result<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let info = operator.ask(&["info", name])?;
+        let guest = info.get("guest").context("no guest")?;
+        let running = guest.get("state").and_then(Value::as_str) == Some("running");
+        if running && domid(guest) != before {
+            break;
+        }
+        anyhow::ensure!(Instant::now() < deadline, "It does not come back: {guest}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    operator.type_at(name, "echo $((60+6))-back", "66-back", PATIENCE)?;
+    Ok(format!("was domid {before}"))
+}
+
+fn crashed(session: &mut Session, operator: &Operator, name: &str) -> Result<String> {
+    let info = operator.ask(&["info", name])?;
+    let before = domid(info.get("guest").context("no guest")?);
+    let restarts = info.pointer("/config/on-crash").and_then(Value::as_str) == Some("restart");
+    // It never answers; the crash is seen by what follows.
+    let _ = operator.type_at(
+        name,
+        "echo c > /proc/sysrq-trigger",
+        "no answer to a crash",
+        Duration::from_secs(2),
+    );
+    session.idle(Duration::ZERO);
+    if restarts {
+        return ready_again(operator, name, before).map(|was| format!("restarted, {was}"));
+    }
+    gone(operator, name)?;
+    Ok("destroyed".to_owned())
+}
+
+/// Asks a guest to shut down. One that crashed for good is created anew.
+fn shut_down(operator: &Operator, name: &str, file: &Path) -> Result<String> {
+    again(operator, name, file)?;
+    let start = Instant::now();
+    operator.ask(&["shutdown", name])?;
+    gone(operator, name)?;
+    Ok(format!("{:.1?}", start.elapsed()))
+}
+
+fn again(operator: &Operator, name: &str, file: &Path) -> Result<()> {
+    if !operator.guests()?.iter().any(|(n, _)| n == name) {
+        operator.ask(&["create", &file.display().to_string()])?;
+        operator.wait_for(name, "guest-ready", 1, PATIENCE)?;
+    }
+    Ok(())
+}
+
+fn destroyed(operator: &Operator, name: &str, file: &Path) -> Result<String> {
+    again(operator, name, file)?;
+    let start = Instant::now();
+    operator.ask(&["destroy", name])?;
+    gone(operator, name)?;
+    Ok(format!("{:.1?}", start.elapsed()))
+}
+
+fn no_such_guest(operator: &Operator) -> Result<String> {
+    let (code, said) = operator.fails(&["info", "nobody"])?;
+    anyhow::ensure!(code == 4, "exit code {code}: {said}");
+    Ok(said.trim().to_owned())
+}
+
+fn many(operator: &Operator, file: &Path) -> Result<String> {
+    let file = file.display().to_string();
+    let start = Instant::now();
+    for n in 1..=MANY {
+        operator.ask(&["create", &file, "--name", &format!("small-{n}")])?;
+    }
+    let created = start.elapsed();
+    let guests = operator.guests()?;
+    let running = guests.iter().filter(|(_, state)| state == "running").count();
+    anyhow::ensure!(u32::try_from(running)? == MANY, "{guests:?}");
+    for name in [1, MANY / 2, MANY] {
+        operator.wait_for(&format!("small-{name}"), "guest-ready", 1, PATIENCE)?;
+    }
+    let start = Instant::now();
+    for n in 1..=MANY {
+        operator.ask(&["destroy", &format!("small-{n}")])?;
+    }
+    operator.wait_until("all are gone", PATIENCE, <[_]>::is_empty)?;
+    Ok(format!("created in {created:.1?}, destroyed in {:.1?}", start.elapsed()))
+}
+
+/// Free memory in KiB, and XenStore's nodes.
+fn usage(session: &mut Session) -> Result<(u64, u64)> {
+    let end = session.command("list", |m| m.is("builder", "list-end"))?;
+    let number = |key| end.number(key).with_context(|| format!("no {key} in {end}"));
+    Ok((number("free-kib")?, number("nodes")?))
+}
+
+fn as_before(session: &mut Session, before: (u64, u64)) -> Result<String> {
+    // A domain is gone for its toolstack a moment before its last pages are.
+    session.idle(Duration::from_secs(3));
+    let (free, nodes) = usage(session)?;
+    let leak = before.0.saturating_sub(free);
+    anyhow::ensure!(leak <= SLACK_KIB, "{leak} KiB less free");
+    anyhow::ensure!(nodes == before.1, "{} nodes of XenStore before, {nodes} now", before.1);
+    Ok(format!("{leak} KiB less free, {nodes} nodes as before"))
+}
+
+fn restarted(session: &mut Session, operator: &Operator, file: &Path) -> Result<String> {
+    operator.ask(&["create", &file.display().to_string(), "--name", "stays"])?;
+    operator.wait_for("stays", "guest-ready", 1, PATIENCE)?;
+    let before = domid(operator.ask(&["info", "stays"])?.get("guest").context("no guest")?);
+    let start = Instant::now();
+    session
+        .command("restart toolstack", |m| m.is("builder", "healthy") && m.value("vm") == Some(TOOLSTACK))?;
+    let back = start.elapsed();
+    let info = operator.ask(&["info", "stays"])?;
+    let guest = info.get("guest").context("no guest")?;
+    anyhow::ensure!(domid(guest) == before, "{guest}");
+    operator.type_at("stays", "echo $((70+7))-still", "77-still", PATIENCE)?;
+    operator.ask(&["destroy", "stays"])?;
+    operator.wait_until("it is gone", PATIENCE, <[_]>::is_empty)?;
+    Ok(format!("back after {back:.1?}"))
+}

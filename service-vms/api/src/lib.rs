@@ -1,0 +1,45 @@
+//! The operator's API of a toolstack: what is asked and answered, as JSON over HTTP/1.1. See README.md.
+//!
+//! With the feature `client`, [`Client`] asks.
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "client")]
+mod client;
+mod error;
+mod event;
+mod guest;
+mod host;
+mod image;
+pub mod path;
+
+#[cfg(feature = "client")]
+pub use client::{Address, Client, Console, Error, Events, NotAnAddress, Uploaded};
+pub use error::{ApiError, ErrorBody, ErrorKind};
+pub use event::{Event, What};
+pub use guest::{Action, CreateGuest, Guest, GuestInfo, Shutdown, State, UsedImage};
+pub use host::{Host, Resources, Service};
+pub use image::{Image, Images, NotADigest, Sha256};
+
+/// Header of `POST /v1/guests`: 1 to 64 visible ASCII characters that are new for each guest.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// What a console is upgraded to (header `Upgrade`).
+pub const CONSOLE_PROTOCOL: &str = "ennead-console";
+
+/// The media type of JSON.
+pub const JSON: &str = "application/json";
+
+/// The media type of the events: one JSON object a line.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// The media type of images and logs.
+pub const BYTES: &str = "application/octet-stream";
+
+/// Bytes that a JSON body may at most have, either way.
+pub const MAX_JSON: usize = 1 << 20;
+
+/// Events that a toolstack keeps for whoever asks later.
+pub const KEPT_EVENTS: usize = 256;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! The toolstack VM of one tenant: the operator's API, and what follows from it.
+//!
+//! | Module | What |
+//! |---|---|
+//! | `desired` | what is wanted of each guest, what follows from what it does |
+//! | `tree` | what stands in XenStore for a guest |
+//! | `kernel`, `images` | kernels read in parts; kernels and ramdisks in memory |
+//! | `console` | the guests' consoles, in a process of their own |
+//! | `builder`, `xenstore`, `line` | the ways to Builder, XenStore and the operator |
+//! | `manager` | the guests' lives |
+//! | `http`, `events`, `metrics`, `problem` | what operators ask and see |
+//! | `vm` | all of it in its VM |
+//!
+//! One thread runs all tasks; another has the connection to XenStore, which blocks.
+#![forbid(unsafe_code)]
+
+pub mod bell;
+pub mod builder;
+pub mod console;
+pub mod desired;
+pub mod events;
+pub mod http;
+pub mod images;
+pub mod kernel;
+pub mod line;
+pub mod manager;
+pub mod metrics;
+pub mod problem;
+pub mod tree;
+pub mod vm;
+pub mod xenstore;

@@ -1,0 +1,178 @@
+//! Building a guest: kernel and ramdisk to Builder, its tree to XenStore, its console, and off it goes.
+
+use std::rc::Rc;
+
+use ennead_api::{ApiError, ErrorKind};
+use ennead_channel::Text;
+use ennead_channel::guests::{NewGuest, Part};
+use ennead_guest::Kind;
+use ennead_xen::DomainKind;
+use tracing::warn;
+
+use super::{Manager, count, millis, now};
+use crate::builder::{Error, WINDOW};
+use crate::desired::{Phase, Record};
+use crate::kernel::Kernel;
+use crate::problem::{self, Problem};
+use crate::tree;
+
+/// A guest's files.
+struct Files {
+    kernel: Rc<Vec<u8>>,
+    ramdisk: Option<Rc<Vec<u8>>>,
+}
+
+impl Manager {
+    /// Builds the domain of a guest that is known and has none; gives its domid. Its lock is the caller's.
+    pub(super) async fn build(&self, name: &str, paused: bool) -> Result<u16, Problem> {
+        let built = self.build_one(name, paused).await;
+        count(if built.is_ok() { &self.counters.builds } else { &self.counters.failed_builds });
+        built
+    }
+
+    async fn build_one(&self, name: &str, paused: bool) -> Result<u16, Problem> {
+        let _turn = self.building.lock().await;
+        let guest = self.guest(name).ok_or_else(|| problem::no_such_guest(name))?;
+        let (record, console) = (guest.record, guest.console);
+        let files = self.files(&record)?;
+        let kind = match record.config.kind {
+            Kind::Pv => DomainKind::Pv,
+            Kind::Pvh => DomainKind::Pvh,
+        };
+        let kernel = Kernel::analyse(&files.kernel, kind).map_err(|e| problem::of_kernel(&e))?;
+        let new = new_guest(&record, &kernel, files.ramdisk.as_ref().map_or(0, |ramdisk| ramdisk.len()))?;
+        let domid = match self.peers.builder.create(random_key()?, &new).await {
+            Ok(domid) => domid,
+            Err(e) => {
+                if e.refusal().is_none() {
+                    // It may have begun all the same: this ends it.
+                    let _ = self.peers.builder.hello().await;
+                }
+                return Err(problem::of_builder(&e));
+            }
+        };
+        match self.fill(domid, &record, console, &kernel, &files, paused).await {
+            Ok(()) => Ok(domid),
+            Err(e) => {
+                self.take_down(name, domid, &record.uuid, console).await;
+                Err(e)
+            }
+        }
+    }
+
+    /// Makes a guest of the domain that Builder has begun.
+    async fn fill(
+        &self,
+        domid: u16,
+        record: &Record,
+        console: u32,
+        kernel: &Kernel,
+        files: &Files,
+        paused: bool,
+    ) -> Result<(), Problem> {
+        let of_builder = |e: Error| problem::of_builder(&e);
+        let builder = &self.peers.builder;
+        for part in kernel.parts(&files.kernel, WINDOW).map_err(|e| problem::of_kernel(&e))? {
+            let (part, bytes) = part.map_err(|e| problem::of_kernel(&e))?;
+            builder.load(domid, part, bytes).await.map_err(of_builder)?;
+        }
+        let ramdisk = files.ramdisk.as_ref().map(|ramdisk| ramdisk.as_slice()).unwrap_or_default();
+        for (bytes, offset) in ramdisk.chunks(WINDOW).zip((0_u64..).step_by(WINDOW)) {
+            builder.load(domid, Part::Ramdisk { offset }, bytes.to_vec()).await.map_err(of_builder)?;
+        }
+        let (console_port, store_port) = builder.finish(domid).await.map_err(of_builder)?;
+        let (toolstack, uuid, config) = (self.domid, record.uuid.as_str(), &record.config);
+        let started = now();
+        let nodes =
+            tree::nodes(&tree::Guest { domid, toolstack, config, uuid, console_port, store_port, started });
+        let of_xenstore = |e| problem::of_xenstore(&e);
+        self.peers.store.plant(tree::roots(toolstack, domid, uuid), nodes).await.map_err(of_xenstore)?;
+        let opened = self.peers.console.open(console, domid, console_port).await;
+        opened.map_err(|e| problem::of_console(&e))?;
+        let phase = Phase::Live { domid, console_port, started_ms: millis(started) };
+        self.enter(&config.name, phase).await.map_err(of_xenstore)?;
+        if !paused {
+            builder.unpause(domid).await.map_err(of_builder)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a domain and removes what there is of it but its record. Gives whether the domain has ended.
+    pub(super) async fn take_down(&self, name: &str, domid: u16, uuid: &str, console: u32) -> bool {
+        // First what is mapped of it: else its domid would stay taken.
+        let closed = self.peers.console.close(console).await.err().map(|e| e.to_string());
+        let destroyed = match self.peers.builder.destroy(domid).await {
+            Err(e) if e.refusal() == Some(ennead_channel::guests::Refusal::Unknown) => Ok(()),
+            other => other,
+        };
+        let felled = self.peers.store.fell(tree::roots(self.domid, domid, uuid)).await;
+        let failed =
+            [closed, destroyed.as_ref().err().map(ToString::to_string), felled.err().map(|e| e.to_string())];
+        for cause in failed.into_iter().flatten() {
+            warn!(guest = name, domid, cause = %cause, "not-removed");
+        }
+        destroyed.is_ok()
+    }
+
+    fn files(&self, record: &Record) -> Result<Files, Problem> {
+        let mut images = self.images.borrow_mut();
+        let kernel = images.get(record.kernel);
+        let ramdisk = record.ramdisk.map(|id| images.get(id));
+        drop(images);
+        match (kernel, ramdisk) {
+            (Some(kernel), None) => Ok(Files { kernel, ramdisk: None }),
+            (Some(kernel), Some(Some(ramdisk))) => Ok(Files { kernel, ramdisk: Some(ramdisk) }),
+            _ => Err(problem::images_missing(self.missing(record))),
+        }
+    }
+}
+
+fn new_guest(record: &Record, kernel: &Kernel, ramdisk: usize) -> Result<NewGuest, Problem> {
+    let config = &record.config;
+    let unfit = |what: &str| {
+        ApiError::new(ErrorKind::Invalid, format!("The guest's {what} cannot be sent to Builder"))
+    };
+    Ok(NewGuest {
+        name: config.name.parse().map_err(|_| unfit("name"))?,
+        memory_mib: config.memory_mib,
+        vcpus: config.max_vcpus,
+        kernel: kernel.plan.clone(),
+        ramdisk_bytes: u64::try_from(ramdisk).map_err(|_| unfit("ramdisk"))?,
+        cmdline: config.cmdline.parse::<Text<_>>().map_err(|_| unfit("command line"))?,
+    })
+}
+
+/// New for each domain.
+fn random_key() -> Result<u64, Problem> {
+    let mut key = [0; 8];
+    // The kernel gives so few bytes all at once, or none. (Crates for this look for /dev/urandom, which is not here.)
+    match rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty()) {
+        Ok(8) => Ok(u64::from_ne_bytes(key)),
+        Ok(_) => Err(ApiError::new(ErrorKind::Failed, "There are no random numbers")),
+        Err(e) => Err(ApiError::new(ErrorKind::Failed, format!("There are no random numbers: {e}"))),
+    }
+}
+
+/// A random UUID (RFC 9562, version 4), as it is written.
+pub(super) fn random_uuid() -> Result<String, Problem> {
+    let bits = (u128::from(random_key()?) << 64) | u128::from(random_key()?);
+    let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let part = |from, to| hex.get(from..to).unwrap_or_default();
+    let parts = [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)];
+    Ok(parts.join("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn uuids_are_random_and_say_so() {
+        let [a, b] = [(); 2].map(|()| super::random_uuid().unwrap());
+        assert_ne!(a, b);
+        for uuid in [a, b] {
+            assert!(ennead_guest::is_uuid(&uuid), "{uuid}");
+            assert_eq!(&uuid[14..15], "4");
+            assert!("89ab".contains(&uuid[19..20]), "{uuid}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What stands in XenStore for a guest: what xl writes, where xl writes it, with xl's permissions, so that guests and tools find what
+//! they expect. The toolstack's VM is where xl has domain 0.
+//!
+//! Owners: the toolstack owns what the guest may only read; what the guest may write is the guest's own, at its own quota.
+
+use std::time::Duration;
+
+use ennead_guest::GuestConfig;
+use ennead_xs_client::{Perm, Right};
+
+/// A guest, as far as its tree tells of it.
+#[derive(Debug, Clone)]
+pub struct Guest<'a> {
+    /// Its domid.
+    pub domid: u16,
+    /// The toolstack's.
+    pub toolstack: u16,
+    /// As the operator wants it.
+    pub config: &'a GuestConfig,
+    /// Its UUID.
+    pub uuid: &'a str,
+    /// Its port for the console.
+    pub console_port: u32,
+    /// Its port for XenStore.
+    pub store_port: u32,
+    /// Time since 1970.
+    pub started: Duration,
+}
+
+/// A node to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Absolute.
+    pub path: String,
+    /// Its value.
+    pub value: String,
+    /// Its permissions; `None`: as the node above.
+    pub perms: Option<Vec<Perm>>,
+}
+
+/// The console's grant reference, and XenStore's (`GNTTAB_RESERVED_*` of Xen's grant_table.h). xl writes frame numbers, which
+/// nobody here knows; nobody there reads them either: the guest has them from its start info.
+const RING_REFS: [(&str, u32); 2] = [("console", 0), ("store", 1)];
+/// What the guest says of itself and answers with; in its own directory.
+const GUESTS_OWN: [&str; 11] = [
+    "control/shutdown",
+    "control/feature-poweroff",
+    "control/feature-reboot",
+    "control/feature-suspend",
+    "control/sysrq",
+    "device/suspend/event-channel",
+    "data",
+    "drivers",
+    "feature",
+    "attr",
+    "error",
+];
+
+/// A domain's directory.
+#[must_use]
+pub fn home(domid: u16) -> String {
+    format!("/local/domain/{domid}")
+}
+
+/// The directory of a VM, whichever domain it is at the moment.
+#[must_use]
+pub fn vm(uuid: &str) -> String {
+    format!("/vm/{uuid}")
+}
+
+/// The backend's directory of a guest's console.
+#[must_use]
+pub fn console_backend(toolstack: u16, domid: u16) -> String {
+    format!("{}/backend/console/{domid}", home(toolstack))
+}
+
+/// All directories that are a guest's alone: what is removed before it is written, and at the guest's end.
+#[must_use]
+pub fn roots(toolstack: u16, domid: u16, uuid: &str) -> [String; 3] {
+    [home(domid), vm(uuid), console_backend(toolstack, domid)]
+}
+
+/// The nodes, each after the one above it.
+#[must_use]
+pub fn nodes(guest: &Guest<'_>) -> Vec<Node> {
+    let Guest { domid, toolstack, config, uuid, .. } = *guest;
+    let mine = |access| Perm { access, domid: toolstack };
+    let readable = vec![mine(Right::None), Perm { access: Right::Read, domid }];
+    let own = vec![Perm { access: Right::None, domid }];
+    let (home, vm) = (home(domid), vm(uuid));
+    let backend = console_backend(toolstack, domid);
+
+    let mut tree = Tree(Vec::new());
+    tree.add(&home, "", Some(&readable));
+    tree.add(&vm, "", Some(&readable));
+    tree.add(&backend, "", Some(&readable));
+
+    let started = format!("{}.{:02}", guest.started.as_secs(), guest.started.subsec_millis() / 10);
+    tree.all(
+        &vm,
+        &[("uuid", uuid), ("name", &config.name), ("image/ostype", "linux"), ("start_time", &started)],
+    );
+
+    tree.all(&home, &[("vm", &vm), ("name", &config.name), ("domid", &domid.to_string())]);
+    // Xen gives it no more than what it starts with, so that is also the most that it may balloon up to.
+    let memory_kib = (u64::from(config.memory_mib) * 1024).to_string();
+    tree.all(&home, &[("memory", ""), ("memory/target", &memory_kib), ("memory/static-max", &memory_kib)]);
+    tree.all(&home, &[("cpu", ""), ("device", ""), ("control", "")]);
+    for vcpu in 0..config.max_vcpus {
+        let availability = if vcpu < config.vcpus { "online" } else { "offline" };
+        tree.add(&format!("{home}/cpu/{vcpu}/availability"), availability, None);
+    }
+    for path in GUESTS_OWN {
+        tree.add(&format!("{home}/{path}"), "", Some(&own));
+    }
+    tree.all(
+        &home,
+        &[
+            ("control/platform-feature-multiprocessor-suspend", "1"),
+            ("control/platform-feature-xs_reset_watches", "1"),
+        ],
+    );
+    for ((name, gref), port) in RING_REFS.into_iter().zip([guest.console_port, guest.store_port]) {
+        tree.add(&format!("{home}/{name}/port"), &port.to_string(), None);
+        tree.add(&format!("{home}/{name}/ring-ref"), &gref.to_string(), None);
+    }
+    tree.all(
+        &home,
+        &[
+            ("console/backend", &format!("{backend}/0")),
+            ("console/backend-id", &toolstack.to_string()),
+            ("console/limit", "1048576"),
+            ("console/type", "xenconsoled"),
+            ("console/output", "pty"),
+            // No terminal of this VM's shows it.
+            ("console/tty", ""),
+        ],
+    );
+    tree.all(
+        &backend,
+        &[
+            ("0/frontend", &format!("{home}/console")),
+            ("0/frontend-id", &domid.to_string()),
+            ("0/online", "1"),
+            ("0/state", "1"),
+            ("0/protocol", "vt100"),
+        ],
+    );
+    tree.0
+}
+
+struct Tree(Vec<Node>);
+
+impl Tree {
+    fn add(&mut self, path: &str, value: &str, perms: Option<&Vec<Perm>>) {
+        self.0.push(Node { path: path.to_owned(), value: value.to_owned(), perms: perms.cloned() });
+    }
+
+    fn all(&mut self, directory: &str, nodes: &[(&str, &str)]) {
+        for (name, value) in nodes {
+            self.add(&format!("{directory}/{name}"), value, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn tree(config: &str) -> BTreeMap<String, Node> {
+        let text = format!("name = \"web\"\nkind = \"pvh\"\nkernel = \"image:k\"\n{config}");
+        let config = ennead_guest::parse_toml("a.toml", &text).unwrap_or_else(|e| panic!("{e}")).config;
+        let guest = Guest {
+            domid: 1024,
+            toolstack: 8,
+            config: &config,
+            uuid: "u",
+            console_port: 3,
+            store_port: 4,
+            started: Duration::from_millis(1_500),
+        };
+        let nodes = nodes(&guest);
+        let count = nodes.len();
+        let tree: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.path.clone(), node)).collect();
+        assert_eq!(tree.len(), count, "no node twice");
+        tree
+    }
+
+    #[test]
+    fn guests_find_what_they_expect() {
+        let tree = tree("memory-mib = 64\nvcpus = 1\nmax-vcpus = 2");
+        for (path, value) in [
+            ("name", "web"),
+            ("domid", "1024"),
+            ("vm", "/vm/u"),
+            ("memory/target", "65536"),
+            ("memory/static-max", "65536"),
+            ("cpu/0/availability", "online"),
+            ("cpu/1/availability", "offline"),
+            ("console/port", "3"),
+            ("console/type", "xenconsoled"),
+            ("console/backend", "/local/domain/8/backend/console/1024/0"),
+            ("store/port", "4"),
+            ("store/ring-ref", "1"),
+        ] {
+            assert_eq!(tree[&format!("/local/domain/1024/{path}")].value, value, "{path}");
+        }
+        assert_eq!(tree["/vm/u/name"].value, "web");
+        assert_eq!(tree["/vm/u/start_time"].value, "1.50");
+        assert!(!tree.contains_key("/local/domain/1024/cpu/2/availability"));
+    }
+
+    #[test]
+    fn a_guest_writes_where_xls_guests_do_and_nowhere_else() {
+        let tree = tree("memory-mib = 64");
+        let owned: Vec<&str> = tree
+            .values()
+            .filter(|node| {
+                node.perms.as_ref().is_some_and(|perms| perms.first().map(|p| p.domid) == Some(1024))
+            })
+            .map(|node| node.path.strip_prefix("/local/domain/1024/").expect("its own directory"))
+            .collect();
+        let mut expected = GUESTS_OWN;
+        expected.sort_unstable();
+        assert_eq!(owned, expected);
+        for root in roots(8, 1024, "u") {
+            let perms = tree[&root].perms.as_ref().expect("set");
+            let shown: Vec<_> = perms.iter().map(|perm| (perm.access, perm.domid)).collect();
+            assert_eq!(shown, [(Right::None, 8), (Right::Read, 1024)], "{root}");
+        }
+    }
+
+    #[test]
+    fn every_node_is_below_a_root_and_every_path_can_be() {
+        let roots = roots(8, 1024, "u");
+        for path in tree("memory-mib = 64\nmax-vcpus = 128").keys() {
+            assert!(roots.iter().any(|root| path.starts_with(root.as_str())), "{path}");
+            assert!(ennead_xs_wire::path::is_valid(path.as_bytes()), "{path}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The toolstack with made-up neighbours, asked by the real client.
+
+mod http;
+mod lives;
+mod world;
