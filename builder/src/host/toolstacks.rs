@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ennead_channel::guests::{
@@ -22,6 +23,8 @@ use crate::guests::{Admitted, Phase, Refused};
 
 /// Requests of one toolstack that are done before others have their turn.
 const TURN: usize = 8;
+/// Refusals of one toolstack's requests that are logged in a second.
+const LOGGED: u32 = 10;
 /// Answers and notices that wait for room; a toolstack that lets more pile up is asked for no more requests.
 const MAX_WAITING: usize = 64;
 
@@ -35,6 +38,8 @@ pub(super) struct Toolstack {
     waiting: VecDeque<Tagged<Reply>>,
     /// It may have sent something.
     ready: bool,
+    /// Refusals since then, of which the first few are logged.
+    refused: (Instant, u32),
 }
 
 /// Why a request is not done, for a program and for people.
@@ -88,7 +93,14 @@ impl Host {
         let server = Server::attach(caller, GrantRef(FIRST_GREF), &self.events)
             .with_context(|| format!("Cannot open the channel of {}", vm.name))?;
         info!(vm = %vm.name, domid = caller.0, "attached");
-        let toolstack = Toolstack { server, window: None, half: None, waiting: VecDeque::new(), ready: true };
+        let toolstack = Toolstack {
+            server,
+            window: None,
+            half: None,
+            waiting: VecDeque::new(),
+            ready: true,
+            refused: (Instant::now(), 0),
+        };
         self.toolstacks.insert(caller, toolstack);
         Ok(())
     }
@@ -148,12 +160,28 @@ impl Host {
                 return Ok(());
             };
             let reply = self.obey_toolstack(caller, body).unwrap_or_else(|no| {
-                warn!(caller = caller.0, cause = %no.reason, "refused");
+                self.log_refusal(caller, &no.reason);
                 Reply::Refused { refusal: no.refusal, reason: Text::new(&no.reason) }
             });
             self.answer(caller, Tagged { id, body: reply });
         }
         Ok(())
+    }
+
+    /// Logs a refusal, but not more of them than people read.
+    fn log_refusal(&mut self, caller: DomId, reason: &str) {
+        let Some(toolstack) = self.toolstacks.get_mut(&caller) else { return };
+        let (since, count) = &mut toolstack.refused;
+        if since.elapsed() >= Duration::from_secs(1) {
+            if *count > LOGGED {
+                warn!(caller = caller.0, count = *count - LOGGED, "refused-more");
+            }
+            (*since, *count) = (Instant::now(), 0);
+        }
+        *count = count.saturating_add(1);
+        if *count <= LOGGED {
+            warn!(caller = caller.0, cause = %reason, "refused");
+        }
     }
 
     fn answer(&mut self, caller: DomId, reply: Tagged<Reply>) {

@@ -85,10 +85,12 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let domid = created.get("domid").and_then(serde_json::Value::as_u64);
     anyhow::ensure!(domid == Some(u64::from(VICTIM)), "The first guest is another domain: {created}");
     operator.wait_for("victim", "guest-ready", 1, PATIENCE)?;
-    let before = own_kib(&mut session)?;
     session.machine.type_line("build rival")?;
     report.check("another tenant's guests do not exist for its toolstack", not_its_own(&mut session));
-    report.check("ten thousand hostile requests are refused", nonsense(&mut session));
+    report.check(
+        "ten thousand hostile requests are answered, and nothing is left of them",
+        nonsense(&mut session),
+    );
     report.check(
         "after them a guest of its own is built",
         said(&mut session, "own-guest").map(|m| m.to_string()),
@@ -119,7 +121,10 @@ fn not_its_own(session: &mut Session) -> Result<String> {
 fn nonsense(session: &mut Session) -> Result<String> {
     let said = said(session, "nonsense")?;
     let number = |key| said.number(key).with_context(|| format!("no {key} in {said}"));
-    anyhow::ensure!(number("requests")? == 10_000 && number("refused")? > 9000, "{said}");
+    // Some can be done: a guest that is begun, and then destroyed; the same key again, which gets the same answer.
+    let (refused, answered) = (number("refused")?, number("answered")?);
+    anyhow::ensure!(refused + answered == number("requests")? && refused > 5000, "{said}");
+    anyhow::ensure!(number("left")? == 0, "{said}");
     Ok(said.to_string())
 }
 

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use ennead_channel::guests::{MAX_NEW_GUEST, NewGuest, Part, Refusal, Reply, Request, WINDOW_PAGES};
+use ennead_channel::guests::{NewGuest, Part, Refusal, Reply, Request, WINDOW_PAGES};
 use ennead_channel::{Client, Guests, List, Text};
 use ennead_domain::{KernelPlan, Mode, PvEntry, Segment};
 use ennead_probe::attempts;
@@ -21,8 +21,8 @@ use tracing::info;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Requests that make no sense.
 const HOSTILE: u32 = 10_000;
-/// A program for a PVH guest: `cli; hlt; jmp -3`.
-const HALT: [u8; 4] = [0xfa, 0xf4, 0xeb, 0xfc];
+/// A program for a PVH guest: `jmp .`, for ever.
+const SPIN: [u8; 2] = [0xeb, 0xfe];
 const ENTRY: u32 = 0x10_0000;
 /// Where the channel's page has the producer index of the requests (`ennead_channel`'s layout).
 const REQUESTS_PRODUCED: usize = 64;
@@ -94,12 +94,16 @@ impl Toolstack {
                 }
             }
         }
-        let listed = match self.ask(Request::List { after: 0 })? {
-            Reply::Guests { guests, .. } => guests.len(),
-            _ => usize::MAX,
-        };
+        let listed = self.listed()?;
         info!(refused, allowed, listed, "not-its-own");
         Ok(())
+    }
+
+    fn listed(&mut self) -> anyhow::Result<usize> {
+        match self.ask(Request::List { after: 0 })? {
+            Reply::Guests { guests, .. } => Ok(guests.len()),
+            other => anyhow::bail!("{other:?}"),
+        }
     }
 
     fn random(&mut self) -> u32 {
@@ -190,13 +194,14 @@ impl Toolstack {
                 self.hello()?;
             }
         }
-        info!(requests = HOSTILE, refused, answered, most = MAX_NEW_GUEST, "nonsense");
+        let left = self.listed()?;
+        info!(requests = HOSTILE, refused, answered, left, "nonsense");
         Ok(())
     }
 
     /// After all that a guest of its own is built, runs and goes.
     fn a_guest(&mut self) -> anyhow::Result<()> {
-        let segment = Segment { paddr: u64::from(ENTRY), file_bytes: 4, memory_bytes: PAGE_SIZE as u64 };
+        let segment = Segment { paddr: u64::from(ENTRY), file_bytes: 2, memory_bytes: PAGE_SIZE as u64 };
         let guest = NewGuest {
             name: Text::new("own"),
             memory_mib: 16,
@@ -209,9 +214,9 @@ impl Toolstack {
         self.window.write(0, &bytes);
         let created = self.ask(Request::Create { key: u64::MAX, length: u32::try_from(bytes.len())? })?;
         let Reply::Created { domid } = created else { anyhow::bail!("{created:?}") };
-        self.window.write(0, &HALT);
+        self.window.write(0, &SPIN);
         let part = Part::Kernel { segment: 0, offset: 0 };
-        let loaded = self.ask(Request::Load { domid, part, length: 4 })?;
+        let loaded = self.ask(Request::Load { domid, part, length: 2 })?;
         ensure!(loaded == Reply::Done, "{loaded:?}");
         let finished = self.ask(Request::Finish { domid })?;
         ensure!(matches!(finished, Reply::Finished { .. }), "{finished:?}");

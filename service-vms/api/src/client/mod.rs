@@ -69,7 +69,7 @@ pub struct Client {
 }
 
 /// What is asked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Asked<'a> {
     method: Method,
     path: &'a str,
@@ -245,9 +245,14 @@ impl Client {
         self.decode(self.ask(Asked::new(Method::GET, path)).await?).await
     }
 
-    /// Asks; an answer that says no is an error.
+    /// Asks; an answer that says no is an error. What changes nothing is asked once more if the connection breaks: a toolstack
+    /// that has just been restarted ends those of its predecessor.
     async fn ask(&self, asked: Asked<'_>) -> Result<Response<Incoming>, Error> {
-        let (answer, _) = self.send(asked, |_| {}).await?;
+        let again = (asked.method == Method::GET).then(|| asked.clone());
+        let (answer, _) = match (self.send(asked, |_| {}).await, again) {
+            (Err(Error::Broken { .. }), Some(again)) => self.send(again, |_| {}).await?,
+            (answer, _) => answer?,
+        };
         self.success(answer).await
     }
 

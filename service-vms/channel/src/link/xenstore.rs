@@ -99,7 +99,9 @@ impl<P: SharedPage> Client<XenStoreControl, P> {
                         return Ok(Ok(whole));
                     }
                 }
-                Reply::Done | Reply::Count(_) => return Err(self.broke("that does not belong to the request")),
+                Reply::Done | Reply::Count(_) => {
+                    return Err(self.broke("that does not belong to the request"));
+                }
             }
         }
     }
