@@ -87,6 +87,8 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     operator.wait_for("victim", "guest-ready", 1, PATIENCE)?;
     session.machine.type_line("build rival")?;
     report.check("another tenant's guests do not exist for its toolstack", not_its_own(&mut session));
+    // Builder has built the rival and answered it some dozen times.
+    let before = own_kib(&mut session)?;
     report.check(
         "ten thousand hostile requests are answered, and nothing is left of them",
         nonsense(&mut session),
