@@ -78,6 +78,11 @@ fn xenstore_survives_restarts() {
 }
 
 #[test]
+fn long_two_hundred_guests_leave_nothing() {
+    holds("cycles");
+}
+
+#[test]
 fn long_xenstore_survives_a_storm() {
     holds("storm");
 }

@@ -1,10 +1,11 @@
 //! An operator's guests: PV and PVH, from TOML and from xl's configurations, through their whole lives.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{Report, Setup, boot};
 use crate::operator::Operator;
@@ -23,64 +24,105 @@ const SLACK_KIB: u64 = 1024;
 /// The toolstack's VM in the shipped manifest.
 const TOOLSTACK: &str = "toolstack";
 
-pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
+/// Guests that are created, one after the other, in the long scenario.
+const CYCLES: u32 = 200;
+
+/// A running host, its operator, and the configurations of guests.
+struct Stage {
+    session: Session,
+    operator: Operator,
+    folder: TempDir,
+    _machine: TempDir,
+}
+
+impl Stage {
+    fn start(setup: &Setup, report: &Report, name: &str) -> Result<Self> {
+        let folder = setup.cache.temporary(name)?;
+        configurations(setup, folder.path())?;
+        let text = crate::xen::read(&setup.build.manifest)?;
+        let host =
+            setup.host_of(text.replacen("memory-mib = 1024", &format!("memory-mib = {MEMORY_MIB}"), 1))?;
+        let (machine, mut settings) = setup.changed_machine(&host, name)?;
+        settings.memory_mib = MEMORY_MIB;
+        let mut session = Session::start(&settings, report.show)?;
+        session.until_ready()?;
+        let operator = Operator {
+            program: program::cli(&setup.cache, setup.progress)?,
+            socket: session.operator(TOOLSTACK)?,
+        };
+        Ok(Self { session, operator, folder, _machine: machine })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// Debian's kernel as PVH from TOML and as PV from xl's format, and a small guest.
+fn configurations(setup: &Setup, folder: &Path) -> Result<()> {
     let files = guest::debian(&setup.cache, setup.progress)?;
     let small = guest::small_kernel(&setup.cache, setup.progress)?;
     let busybox = guest::ramdisk(&setup.cache, setup.progress, false)?;
-    let folder = setup.cache.temporary("guests")?;
-    let write = |name: &str, text: String| {
-        std::fs::write(folder.path().join(name), text).with_context(|| format!("Cannot write {name}"))
-    };
     let (kernel, ramdisk) = (files.kernel.display(), files.ramdisk.display());
-    write(
-        "pvh.toml",
-        format!(
-            "name = \"pvh\"\nkind = \"pvh\"\nkernel = \"{kernel}\"\nramdisk = \"{ramdisk}\"\n\
-             cmdline = \"console=hvc0 quiet\"\nmemory-mib = 256\nvcpus = 2\non-crash = \"restart\"\n"
-        ),
-    )?;
-    write(
-        "pv.cfg",
-        format!(
-            "# As for xl\nname = 'pv'\ntype = \"pv\"\nkernel = \"{kernel}\"\nramdisk = \"{ramdisk}\"\n\
-             extra = \"console=hvc0 quiet\"\nmemory = 256\nvcpus = 1\non_crash = 'destroy'\n"
-        ),
-    )?;
-    write(
-        "small.toml",
-        format!(
-            "name = \"small\"\nkind = \"pv\"\nkernel = \"{}\"\nramdisk = \"{}\"\n\
-             cmdline = \"console=hvc0 quiet\"\nmemory-mib = {SMALL_MIB}\nvcpus = 1\n",
-            small.display(),
-            busybox.display()
-        ),
-    )?;
+    let pvh = format!(
+        "name = \"pvh\"\nkind = \"pvh\"\nkernel = \"{kernel}\"\nramdisk = \"{ramdisk}\"\n\
+         cmdline = \"console=hvc0 quiet\"\nmemory-mib = 256\nvcpus = 2\non-crash = \"restart\"\n"
+    );
+    let pv = format!(
+        "# As for xl\nname = 'pv'\ntype = \"pv\"\nkernel = \"{kernel}\"\nramdisk = \"{ramdisk}\"\n\
+         extra = \"console=hvc0 quiet\"\nmemory = 256\nvcpus = 1\non_crash = 'destroy'\n"
+    );
+    let small = format!(
+        "name = \"small\"\nkind = \"pv\"\nkernel = \"{}\"\nramdisk = \"{}\"\n\
+         cmdline = \"console=hvc0 quiet\"\nmemory-mib = {SMALL_MIB}\nvcpus = 1\n",
+        small.display(),
+        busybox.display()
+    );
+    for (name, text) in [("pvh.toml", pvh), ("pv.cfg", pv), ("small.toml", small)] {
+        std::fs::write(folder.join(name), text).with_context(|| format!("Cannot write {name}"))?;
+    }
+    Ok(())
+}
 
-    let text = crate::xen::read(&setup.build.manifest)?;
-    let host = setup.host_of(text.replacen("memory-mib = 1024", &format!("memory-mib = {MEMORY_MIB}"), 1))?;
-    let (_folder, mut settings) = setup.changed_machine(&host, "guests")?;
-    settings.memory_mib = MEMORY_MIB;
-    let mut session = Session::start(&settings, report.show)?;
-    session.until_ready()?;
-    let operator = Operator {
-        program: program::cli(&setup.cache, setup.progress)?,
-        socket: session.operator(TOOLSTACK)?,
-    };
-    report.check("`ennead host` shows the service VMs", services(&operator));
-    for (name, file) in [("pvh", "pvh.toml"), ("pv", "pv.cfg")] {
-        life(report, &mut session, &operator, name, &folder.path().join(file));
+pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
+    let mut stage = Stage::start(setup, report, "guests")?;
+    let files = ["pvh.toml", "pv.cfg", "small.toml"].map(|name| stage.file(name));
+    let [pvh, pv, small] = files.each_ref().map(PathBuf::as_path);
+    let Stage { session, operator, .. } = &mut stage;
+    report.check("`ennead host` shows the service VMs", services(operator));
+    for (name, file) in [("pvh", pvh), ("pv", pv)] {
+        life(report, session, operator, name, file);
     }
     // The first guest made what stays for all: `/vm`, and the toolstack's records' directory.
-    let before = usage(&mut session)?;
-    report.check("a guest that does not exist is told by the exit code", no_such_guest(&operator));
-    report.check("thirty guests at once", many(&operator, &folder.path().join("small.toml")));
-    report.check("afterwards the host is as before", as_before(&mut session, before));
-    report.check(
-        "the toolstack is restarted under a guest",
-        restarted(&mut session, &operator, &folder.path().join("small.toml")),
-    );
-    report.check("no AVC denial", boot::no_denials(&session));
-    session.power_off()
+    let before = usage(session)?;
+    report.check("a guest that does not exist is told by the exit code", no_such_guest(operator));
+    report.check("thirty guests at once", many(operator, small));
+    report.check("afterwards the host is as before", as_before(session, before));
+    report.check("the toolstack is restarted under a guest", restarted(session, operator, small));
+    report.check("the toolstack is restarted while it creates one", restarted_amid(session, operator, pv));
+    report.check("no AVC denial", boot::no_denials(session));
+    stage.session.power_off()
+}
+
+/// Two hundred guests, one after the other.
+pub(super) fn cycles(setup: &Setup, report: &mut Report) -> Result<()> {
+    let mut stage = Stage::start(setup, report, "cycles")?;
+    let small = stage.file("small.toml");
+    let Stage { session, operator, .. } = &mut stage;
+    report.check("a first guest", cycle(operator, &small).map(|()| String::new()));
+    let before = usage(session)?;
+    let start = Instant::now();
+    let all = (0..CYCLES).try_for_each(|_| cycle(operator, &small));
+    report.check("200 guests come and go", all.map(|()| format!("{:.1?}", start.elapsed())));
+    report.check("afterwards the host is as before", as_before(session, before));
+    report.check("no AVC denial", boot::no_denials(session));
+    stage.session.power_off()
+}
+
+fn cycle(operator: &Operator, file: &Path) -> Result<()> {
+    operator.ask(&["create", &file.display().to_string()])?;
+    operator.ask(&["destroy", "small"])?;
+    gone(operator, "small")
 }
 
 /// A guest's whole life.
@@ -294,4 +336,33 @@ fn restarted(session: &mut Session, operator: &Operator, file: &Path) -> Result<
     operator.ask(&["destroy", "stays"])?;
     operator.wait_until("it is gone", PATIENCE, <[_]>::is_empty)?;
     Ok(format!("back after {back:.1?}"))
+}
+
+/// The toolstack dies while a guest is half built: the guest is gone or completes, and the new toolstack tells which.
+fn restarted_amid(session: &mut Session, operator: &Operator, file: &Path) -> Result<String> {
+    let creating = {
+        let (operator, file) = (operator.clone(), file.display().to_string());
+        std::thread::spawn(move || operator.ask(&["create", &file]).map(|guest| domid(&guest)))
+    };
+    session.wait("the guest is begun", PATIENCE, |m| {
+        m.is("builder", "guest-begun") && m.value("name") == Some("pv")
+    })?;
+    session
+        .command("restart toolstack", |m| m.is("builder", "healthy") && m.value("vm") == Some(TOOLSTACK))?;
+    // The client may have asked again when the connection broke.
+    let created = creating.join().map_err(|_| anyhow::anyhow!("the operator panicked"))?;
+    let guests = operator.guests()?;
+    let there = guests.iter().any(|(name, _)| name == "pv");
+    anyhow::ensure!(there == created.is_ok(), "the operator was told {created:?}, but there are {guests:?}");
+    if there {
+        operator.ask(&["destroy", "pv"])?;
+        gone(operator, "pv")?;
+    }
+    let list = session.list()?;
+    anyhow::ensure!(list.vms.iter().all(|vm| vm.domid < 1024), "domains are left: {:?}", list.vms);
+    Ok(if there {
+        "it completed".to_owned()
+    } else {
+        format!("{:#}", created.err().unwrap_or_else(|| anyhow::anyhow!("gone")))
+    })
 }

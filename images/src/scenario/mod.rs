@@ -175,7 +175,7 @@ impl std::fmt::Debug for Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 13] = [
+pub const ALL: [Scenario; 14] = [
     Scenario {
         name: "boot",
         about: "the host starts, has no Dom0, is sealed off, stays quiet, goes off",
@@ -216,6 +216,11 @@ pub const ALL: [Scenario; 13] = [
         name: "tenants",
         about: "a tenant's toolstack that means harm reaches neither another's guests nor Builder",
         run: tenants::run,
+    },
+    Scenario {
+        name: "cycles",
+        about: "200 guests come and go, and nothing is left of them",
+        run: guests::cycles,
     },
     Scenario { name: "power", about: "restart and power-off from the console", run: power::run },
     Scenario {

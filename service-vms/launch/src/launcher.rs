@@ -301,11 +301,12 @@ mod tests {
         assert_eq!(
             line("builder"),
             "quiet console=ttynull earlyprintk=xen keep_bootcon printk.devkmsg=on xen_privcmd.unrestricted \
-             ennead.vm=builder ennead.talks-to=xenstore-state:4:9,pciback:3:8"
+             ennead.vm=builder ennead.answers=toolstack:7 ennead.talks-to=xenstore-state:4:9,pciback:3:8"
         );
         assert_eq!(
             line("pciback"),
-            "quiet printk.devkmsg=on swiotlb=2048 ennead.vm=pciback ennead.answers=builder:1 ennead.xenstore=6"
+            "quiet printk.devkmsg=on swiotlb=2048 ennead.vm=pciback \
+             ennead.answers=builder:1,toolstack:7 ennead.xenstore=6"
         );
         let of_state = line("xenstore-state");
         assert!(of_state.ends_with("ennead.answers=bootstrapper:0,builder:1,xenstore-logic:6"), "{of_state}");

@@ -76,6 +76,8 @@ fn only_the_bootstrapper_and_builder_create_domains() {
             ("bootstrapper_t", "xenstore_logic_building_t"),
             ("bootstrapper_t", "xenstore_state_building_t"),
             ("builder_t", "builder_building_t"),
+            ("builder_t", "guest_main_building_t"),
+            ("builder_t", "toolstack_main_building_t"),
             ("builder_t", "xenstore_logic_building_t"),
             ("builder_t", "xenstore_state_building_t"),
         ]
@@ -130,9 +132,15 @@ fn pages_are_mapped_along_channels_and_rings_only() {
             ("bootstrapper_t", "xenstore_state_t"),
             ("builder_t", "pciback_starting_t"),
             ("builder_t", "pciback_t"),
+            ("builder_t", "toolstack_main_t"),
             ("builder_t", "xenstore_state_t"),
+            ("toolstack_main_t", "guest_main_t"),
+            ("toolstack_main_t", "pciback_starting_t"),
+            ("toolstack_main_t", "pciback_t"),
+            ("xenstore_logic_t", "guest_main_t"),
             ("xenstore_logic_t", "pciback_starting_t"),
             ("xenstore_logic_t", "pciback_t"),
+            ("xenstore_logic_t", "toolstack_main_t"),
             ("xenstore_logic_t", "xenstore_state_t"),
         ])
     );

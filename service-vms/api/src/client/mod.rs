@@ -250,7 +250,10 @@ impl Client {
     async fn ask(&self, asked: Asked<'_>) -> Result<Response<Incoming>, Error> {
         let again = (asked.method == Method::GET).then(|| asked.clone());
         let (answer, _) = match (self.send(asked, |_| {}).await, again) {
-            (Err(Error::Broken { .. }), Some(again)) => self.send(again, |_| {}).await?,
+            // What happened first is what there is to say.
+            (Err(broken @ Error::Broken { .. }), Some(again)) => {
+                self.send(again, |_| {}).await.map_err(|_| broken)?
+            }
             (answer, _) => answer?,
         };
         self.success(answer).await
