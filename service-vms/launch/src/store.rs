@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_was_signed_is_accepted() {
-        // Two kernels, four programs.
+        // Two kernels, five programs.
         assert_eq!(check(signed().path()), Ok(7));
     }
 
