@@ -105,6 +105,8 @@ impl World for TestWorld {
         Some((Mortal(self.pages[&domid].clone(), self.life.clone()), domid.into()))
     }
     fn unbind(&mut self, _port: u32) {}
+    fn hush(&mut self, _port: u32, _hushed: bool) {}
+
     fn notify(&mut self, _port: u32) {}
     fn adopt(&mut self, _socket: u32, _line: u32) -> bool {
         unreachable!("no sockets")

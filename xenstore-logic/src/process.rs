@@ -155,6 +155,8 @@ impl World for Process {
 
     fn unbind(&mut self, _port: u32) {}
 
+    fn hush(&mut self, _port: u32, _hushed: bool) {}
+
     fn notify(&mut self, port: u32) {
         if let Some(rings) = &self.rings {
             rings.notify(port);

@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Events that came while State was waited for.
 const HELD: usize = 4096;
+/// How long a hushed port stays masked.
+const HUSH: Duration = Duration::from_millis(50);
 
 /// `/init`.
 pub(crate) fn serve(runtime: Runtime) -> anyhow::Result<Infallible> {
@@ -33,7 +35,8 @@ pub(crate) fn serve(runtime: Runtime) -> anyhow::Result<Infallible> {
     let Ok(caller) = Caller::attach(XenMemory(region)) else { bail!("XenStore-State is of another version") };
     Sandbox::new().keep_device("/dev/xen/gntdev").enter().context("Cannot drop privileges")?;
     info!(pages = grefs.len(), "attached");
-    let world = Vm { events, bell, held: Vec::with_capacity(HELD) };
+    let ports = || Vec::with_capacity(HELD);
+    let world = Vm { events, bell, held: ports(), hushed: ports(), masked: ports(), since: None };
     let mut serve = Serve::new(caller, world, Memory::new)?;
     // It is well once it serves.
     let attached = serve.attach();
@@ -67,15 +70,33 @@ struct Vm {
     /// State's channel.
     bell: Port,
     held: Vec<Port>,
+    /// Ports of broken rings; those of them that are masked, and since when the first of them is.
+    hushed: Vec<Port>,
+    masked: Vec<Port>,
+    since: Option<Instant>,
 }
 
 impl Vm {
     /// Waits for events and keeps those of rings; says whether State's was among them.
     fn listen(&mut self, timeout: Option<Duration>) -> Result<bool, Stop> {
+        let no_events = |_| Stop::World("no events from Xen");
         let mut ports = [Port(0); EVENTS];
-        let n = self.events.wait_many(&mut ports, timeout).map_err(|_| Stop::World("no events from Xen"))?;
+        let left = self.since.map(|since| HUSH.saturating_sub(since.elapsed()));
+        let timeout = timeout.into_iter().chain(left).min();
+        let hushed = |port| self.hushed.contains(&port);
+        let n = self.events.wait_many_but(&mut ports, timeout, hushed).map_err(no_events)?;
+        if self.since.is_some_and(|since| since.elapsed() >= HUSH) {
+            self.since = None;
+            for port in self.masked.drain(..) {
+                self.events.unmask(port).map_err(no_events)?;
+            }
+        }
         let mut rung = false;
         for port in ports.iter().take(n) {
+            if self.masked.len() < HELD && self.hushed.contains(port) {
+                self.masked.push(*port);
+                self.since.get_or_insert_with(Instant::now);
+            }
             if *port == self.bell {
                 rung = true;
             } else if self.held.len() < HELD && !self.held.contains(port) {
@@ -120,8 +141,17 @@ impl World for Vm {
         Some((XenMemory(page), port.0))
     }
 
+    fn hush(&mut self, port: u32, hushed: bool) {
+        self.hushed.retain(|other| other.0 != port);
+        if hushed && self.hushed.len() < HELD {
+            self.hushed.push(Port(port));
+        }
+    }
+
     fn unbind(&mut self, port: u32) {
-        self.held.retain(|held| held.0 != port);
+        for ports in [&mut self.held, &mut self.hushed, &mut self.masked] {
+            ports.retain(|other| other.0 != port);
+        }
         let _ = self.events.unbind(Port(port));
     }
 

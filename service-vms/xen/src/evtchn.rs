@@ -101,10 +101,24 @@ impl EventChannels {
     /// # Errors
     /// As [`EventChannels::wait`].
     pub fn wait_many(&self, ports: &mut [Port], timeout: Option<Duration>) -> Result<usize> {
+        self.wait_many_but(ports, timeout, |_| false)
+    }
+
+    /// The same, but ports that `hushed` picks cannot fire again until they are [unmasked](Self::unmask): so their peer's events
+    /// cost nothing meanwhile.
+    ///
+    /// # Errors
+    /// As [`EventChannels::wait`].
+    pub fn wait_many_but(
+        &self,
+        ports: &mut [Port],
+        timeout: Option<Duration>,
+        hushed: impl Fn(Port) -> bool,
+    ) -> Result<usize> {
         let error = |e| Error::new(Kind::Local, "wait for an event", None, e);
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         loop {
-            let count = self.take(ports).map_err(error)?;
+            let count = self.take(ports, &hushed).map_err(error)?;
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             if count > 0 || ports.is_empty() || left.is_some_and(|l| l.is_zero()) {
                 return Ok(count);
@@ -113,8 +127,17 @@ impl EventChannels {
         }
     }
 
-    /// Takes the events that there are, up to so many, and unmasks their ports.
-    fn take(&self, ports: &mut [Port]) -> io::Result<usize> {
+    /// Lets a port fire again; what its peer has sent meanwhile is one event.
+    ///
+    /// # Errors
+    /// What Linux says.
+    pub fn unmask(&self, port: Port) -> Result<()> {
+        let written = (&self.file).write_all(&port.0.to_ne_bytes());
+        written.map_err(|e| Error::new(Kind::Local, "unmask a port", None, e))
+    }
+
+    /// Takes the events that there are, up to so many, and unmasks their ports but those that are hushed.
+    fn take(&self, ports: &mut [Port], hushed: &impl Fn(Port) -> bool) -> io::Result<usize> {
         const WORD: usize = size_of::<u32>();
         let mut buffer = [0; MOST_AT_ONCE * WORD];
         let wanted = ports.len().min(MOST_AT_ONCE) * WORD;
@@ -126,11 +149,19 @@ impl EventChannels {
             Err(e) => return Err(e),
         };
         let taken = buffer.get(..read).unwrap_or_default();
-        if !taken.is_empty() {
-            (&self.file).write_all(taken)?;
-        }
+        let mut unmasked = [0; MOST_AT_ONCE * WORD];
+        let mut end = 0;
         for (port, word) in ports.iter_mut().zip(taken.chunks_exact(WORD)) {
             *port = Port(word.try_into().map_or(0, u32::from_ne_bytes));
+            if !hushed(*port) {
+                if let Some(place) = unmasked.get_mut(end..end + WORD) {
+                    place.copy_from_slice(word);
+                    end += WORD;
+                }
+            }
+        }
+        if end > 0 {
+            (&self.file).write_all(unmasked.get(..end).unwrap_or_default())?;
         }
         Ok(read / WORD)
     }
@@ -206,6 +237,19 @@ mod tests {
         assert_eq!(events.wait_many(&mut [], None).unwrap(), 0, "no room, no event taken");
         assert_eq!(events.wait_many(&mut ports[..2], None).unwrap(), 2);
         assert_eq!(ports[..2], [Port(1), Port(2)]);
+    }
+
+    #[test]
+    fn a_hushed_port_is_taken_and_stays_masked() {
+        let (events, mut kernel) = device();
+        kernel.write_all(&[7_u32, 8, 9].map(u32::to_ne_bytes).concat()).unwrap();
+        let mut ports = [Port(0); 4];
+        let count = events.wait_many_but(&mut ports, None, |port| port == Port(8)).unwrap();
+        assert_eq!(ports[..count], [Port(7), Port(8), Port(9)]);
+        events.unmask(Port(8)).unwrap();
+        let mut unmasked = [0; 12];
+        kernel.read_exact(&mut unmasked).unwrap();
+        assert_eq!(unmasked, [7_u32, 9, 8].map(u32::to_ne_bytes).concat()[..]);
     }
 
     #[test]

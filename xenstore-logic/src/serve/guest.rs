@@ -49,7 +49,9 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
             ring::reset(&guest.page);
             (guest.req_cons, guest.rsp_prod) = (0, 0);
             (guest.busy, guest.rang, guest.stashed, guest.more) = (true, false, false, false);
-            guest.broken = false;
+            if core::mem::take(&mut guest.broken) {
+                self.world.hush(guest.port, false);
+            }
             return self.call(CallKind::Reset, line, &[]);
         }
         if guest.broken || guest.is_full() {
@@ -78,6 +80,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
                 if let Some(guest) = self.lines.guest(line) {
                     ring::report(&guest.page, fault);
                     guest.broken = true;
+                    self.world.hush(guest.port, true);
                 }
                 self.call(CallKind::Broken, line, &[])
             }

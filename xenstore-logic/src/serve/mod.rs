@@ -106,6 +106,9 @@ pub trait World {
     fn unbind(&mut self, port: u32);
     /// Sends an event.
     fn notify(&mut self, port: u32);
+    /// The guest behind this port has broken its ring, so that its events mean nothing but that it may want a new start: let
+    /// them cost no more than a few of them would. Or, if not `hushed`, the new start has come.
+    fn hush(&mut self, port: u32, hushed: bool);
     /// From now on events of this socket are those of `line`.
     fn adopt(&mut self, socket: u32, line: u32) -> bool;
     /// Reads from a socket.
