@@ -78,10 +78,14 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// The toolstack in the shipped manifest.
+const TOOLSTACK: &str = "toolstack";
+
 /// The same host, but its VMs run the probing programs.
 fn probing_host(setup: &Setup) -> Result<Host> {
     let checked = crate::plan::check(&setup.build.manifest)?;
     let mut manifest: toml::Table = checked.text.parse().context("The manifest is no TOML")?;
+    without_toolstack(&mut manifest);
     let section = manifest.get_mut("host").and_then(toml::Value::as_table_mut);
     section.context("No [host] in the manifest")?.insert("memory-mib".into(), MACHINE_MIB.into());
     let mut kernel_options = BTreeMap::new();
@@ -99,9 +103,23 @@ fn probing_host(setup: &Setup) -> Result<Host> {
     host::build(&setup.cache, Progress::Silent, &build)
 }
 
+/// The halves of XenStore are stand-ins here, which a toolstack cannot use. The scenario `tenants` has one that tries.
+fn without_toolstack(manifest: &mut toml::Table) {
+    manifest.remove("tenant");
+    let Some(vms) = manifest.get_mut("vm").and_then(toml::Value::as_table_mut) else { return };
+    vms.retain(|name, _| name != TOOLSTACK);
+    for (_, vm) in vms.iter_mut() {
+        let answers = vm.get_mut("answers").and_then(toml::Value::as_array_mut);
+        if let Some(answers) = answers {
+            answers.retain(|name| name.as_str() != Some(TOOLSTACK));
+        }
+    }
+}
+
 /// What a probing VM has to know, and that Linux is to leave it to Xen what it may do.
 fn options(plan: &Plan, vm: &Vm) -> String {
-    let others = plan.vms.iter().filter(|other| other.kind != Kind::Bootstrapper && other.name != vm.name);
+    let there = |other: &&Vm| !matches!(other.kind, Kind::Bootstrapper | Kind::Toolstack);
+    let others = plan.vms.iter().filter(there).filter(|other| other.name != vm.name);
     let others: Vec<String> = others.map(|other| format!("{}:{}", other.name, other.domid)).collect();
     let (domid, others) = (vm.domid, others.join(","));
     let mut options = format!("probe.domid={domid} probe.others={others}");
