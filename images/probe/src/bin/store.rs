@@ -1,6 +1,6 @@
 //! A guest of XenStore. `probe.role` says what it does: `plain` reads and measures, `storm` makes transactions with three others
 //! for `probe.seconds` once the `last` one is there, `tools` runs Debian's xenstore-* (files beside it), `flood` asks as much as it can,
-//! `spin` only uses its processor, `corrupt` and `stall` spoil their rings (see [`ennead_probe::hostile`]).
+//! `corrupt` and `stall` spoil their rings (see [`ennead_probe::hostile`]).
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
@@ -36,7 +36,6 @@ fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
         "last" => start_the_storm(&mut bus)?,
         "tools" => tools()?,
         "flood" => flood(&mut bus)?,
-        "spin" => spin(),
         role @ ("corrupt" | "stall") => {
             let control = Control::open()?;
             let ring = Ring::find(&control, &mut bus, number("frames")?)?;
@@ -149,14 +148,6 @@ fn tools() -> anyhow::Result<()> {
     watch.wait()?;
     info!(read = %read.trim_end(), events = %events.trim_end().replace('\n', ","), listed = list.lines().count(), "tools-done");
     Ok(())
-}
-
-/// Uses its processor and nothing else.
-fn spin() {
-    info!("spin-starts");
-    loop {
-        std::hint::spin_loop();
-    }
 }
 
 /// Large writes under a watch of its own, as fast as they are answered.
