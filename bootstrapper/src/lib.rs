@@ -52,12 +52,18 @@ pub fn build(store: &Store) -> anyhow::Result<()> {
         .iter()
         .filter(|vm| vm.built_by_bootstrapper && vm.kind != Kind::Bootstrapper)
     {
-        let mut launcher =
-            Launcher { control: &control, events: &events, store, me: ME, xenstore: xenstore.as_mut() };
+        let mut launcher = Launcher {
+            control: &control,
+            events: &events,
+            store,
+            me: ME,
+            xenstore: xenstore.as_mut(),
+            devices: None,
+        };
         let started = start(&mut launcher, vm).map_err(anyhow::Error::from).and_then(|()| {
             running.push(vm);
             if let Some(state) = state.as_ref().filter(|state| state.domid == DomId(vm.domid)) {
-                xenstore = Some(connect(state, &running)?);
+                xenstore = Some(connect(state, &store.boot_plan().plan, &running)?);
             }
             Ok(())
         });
@@ -82,11 +88,11 @@ fn state_server(plan: &Plan) -> anyhow::Result<Option<ServerVm>> {
 }
 
 /// Opens the channel to State, which now runs, and tells it of the VMs that are there already.
-fn connect(state: &ServerVm, running: &[&Vm]) -> anyhow::Result<XenStore> {
+fn connect(state: &ServerVm, plan: &Plan, running: &[&Vm]) -> anyhow::Result<XenStore> {
     let mut xenstore = XenStore::connect(state).context("Cannot open the channel to XenStore-State")?;
     for vm in running {
         xenstore
-            .announce(vm, Life::New, None)
+            .announce(plan, vm, Life::New, None)
             .with_context(|| format!("Cannot announce {} to XenStore", vm.name))?;
     }
     Ok(xenstore)

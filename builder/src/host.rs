@@ -1,5 +1,6 @@
 //! Builder on the running host: takes over, then serves until the host ends.
 
+mod lending;
 mod lives;
 mod toolstacks;
 
@@ -19,6 +20,7 @@ use ennead_xen::{Control, DomId, DomainState, EventChannels, Port, ShutdownReaso
 use tracing::{error, info};
 
 use crate::command::{Command, Lines};
+use crate::devices::Loans;
 use crate::guests::Guests;
 use crate::ledger::Ledger;
 use crate::pciback::Pciback;
@@ -48,6 +50,7 @@ pub struct Host {
     health: Option<Health>,
     pciback: Option<Pciback>,
     xenstore: Option<XenStore>,
+    loans: Loans,
     restarts: Restarts,
     guests: Guests,
     toolstacks: BTreeMap<DomId, Toolstack>,
@@ -103,6 +106,7 @@ impl Host {
             health: Some(health),
             pciback: None,
             xenstore: None,
+            loans: Loans::new(),
             restarts: Restarts::default(),
             guests,
             toolstacks: BTreeMap::new(),
@@ -154,9 +158,12 @@ impl Host {
     /// VMs that Builder starts with the host, in the plan's order.
     fn own_vms(&self) -> Vec<Vm> {
         let vms = self.store.boot_plan().plan.vms.iter();
-        vms.filter(|vm| !vm.built_by_bootstrapper && vm.autostart && vm.kind != Kind::Bootstrapper)
-            .cloned()
-            .collect()
+        let lacks = |vm: &Vm| self.loans.get(&DomId(vm.domid)).is_some_and(Result::is_err);
+        vms.filter(|vm| {
+            !vm.built_by_bootstrapper && vm.autostart && vm.kind != Kind::Bootstrapper && !lacks(vm)
+        })
+        .cloned()
+        .collect()
     }
 
     /// Waits for the end of domain 0 and destroys it.
@@ -199,6 +206,7 @@ impl Host {
 
     fn connect_pciback(&mut self) -> anyhow::Result<()> {
         let server = self.pciback_server().context("The plan gives Builder no channel to pciback")?;
+        let domid = server.domid;
         let mut pciback = Pciback::connect(server)?;
         let controllers = pciback.controllers()?;
         for c in &controllers {
@@ -208,11 +216,12 @@ impl Host {
             );
         }
         info!(count = controllers.len(), "controllers");
+        self.share_out(&mut pciback, &controllers);
         pciback.seal()?;
         // Xen takes away what only its start needed.
         let sealed = self.control.sid_of(&context(&Kind::Pciback.running_type()))?;
-        self.control.relabel(server.domid, sealed).context("Cannot seal pciback")?;
-        info!(domid = server.domid.0, r#type = %Kind::Pciback.running_type(), "sealed");
+        self.control.relabel(domid, sealed).context("Cannot seal pciback")?;
+        info!(domid = domid.0, r#type = %Kind::Pciback.running_type(), "sealed");
         self.pciback = Some(pciback);
         Ok(())
     }

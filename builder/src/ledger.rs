@@ -209,27 +209,27 @@ mod tests {
         Ledger::new(&BootPlan { manifest_sha256: String::new(), images: BTreeMap::new(), plan })
     }
 
-    const EXTRA: &str = "[vm.extra]\nkind = \"toolstack\"\nprogram = \"extra\"\ndomid = 9\nkernel = \"service\"\nmemory-mib = 32\n\
+    const EXTRA: &str = "[vm.extra]\nkind = \"toolstack\"\nprogram = \"extra\"\ndomid = 19\nkernel = \"service\"\nmemory-mib = 32\n\
                          restart = { policy = \"on-crash\" }\n[vm.extra.may]\nwrite-host-console = \"x\"\n";
 
     #[test]
     fn only_its_builder_may_map_a_vm_and_only_while_it_is_built() {
         let mut ledger = ledger();
-        let mappers = |ledger: &Ledger| ledger.get(DomId(9)).map(|entry| entry.mappers().to_vec());
+        let mappers = |ledger: &Ledger| ledger.get(DomId(19)).map(|entry| entry.mappers().to_vec());
         assert_eq!(mappers(&ledger), Some(vec![]));
         ledger.begin_build("extra", ME).expect("absent");
         assert_eq!(mappers(&ledger), Some(vec![ME]));
         assert_eq!(ledger.begin_build("extra", ME).expect_err("being built"), Error::Present("extra".into()));
-        ledger.end_build(DomId(9), true);
+        ledger.end_build(DomId(19), true);
         assert_eq!(mappers(&ledger), Some(vec![]));
-        assert_eq!(ledger.check_destroy("extra").map(|vm| vm.domid), Ok(9));
+        assert_eq!(ledger.check_destroy("extra").map(|vm| vm.domid), Ok(19));
     }
 
     #[test]
     fn a_build_that_fails_leaves_the_vm_absent() {
         let mut ledger = ledger();
         ledger.begin_build("extra", ME).expect("absent");
-        ledger.end_build(DomId(9), false);
+        ledger.end_build(DomId(19), false);
         assert_eq!(ledger.check_destroy("extra"), Err(Error::Absent("extra".into())));
         ledger.begin_build("extra", ME).expect("absent again");
     }
@@ -250,9 +250,9 @@ mod tests {
         assert_eq!(ledger.observe(&[ME, DomId(3), DomId(99)]), []);
         ledger.begin_build("extra", ME).expect("absent");
         assert_eq!(ledger.observe(&[ME, DomId(3)]), []);
-        ledger.end_build(DomId(9), true);
-        assert_eq!(ledger.observe(&[ME, DomId(3), DomId(9)]), []);
-        assert_eq!(ledger.observe(&[ME, DomId(3)]), [DomId(9)]);
+        ledger.end_build(DomId(19), true);
+        assert_eq!(ledger.observe(&[ME, DomId(3), DomId(19)]), []);
+        assert_eq!(ledger.observe(&[ME, DomId(3)]), [DomId(19)]);
         assert_eq!(ledger.observe(&[ME, DomId(3)]), []);
     }
 }

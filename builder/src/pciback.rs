@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ennead_channel::Client;
-use ennead_channel::pciback::{Controller, Reply, Request};
+use ennead_channel::pciback::{Address, Controller, Reply, Request};
 use ennead_runtime::boot::ServerVm;
-use ennead_xen::EventChannels;
+use ennead_xen::{DomId, EventChannels};
 
 /// How long pciback may take to offer its channel, and to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -17,6 +17,7 @@ pub(crate) struct Pciback {
     client: Client<ennead_channel::Pciback>,
     /// Ports of this channel only, so that waiting for an answer takes no other event away.
     events: EventChannels,
+    domid: DomId,
 }
 
 impl Pciback {
@@ -25,7 +26,7 @@ impl Pciback {
         let events = EventChannels::open()?;
         let client = Client::connect(server.domid, server.gref, &events, PATIENCE)
             .with_context(|| format!("Cannot open the channel to {}", server.name))?;
-        Ok(Self { client, events })
+        Ok(Self { client, events, domid: server.domid })
     }
 
     pub(crate) fn controllers(&mut self) -> anyhow::Result<Vec<Controller>> {
@@ -33,6 +34,19 @@ impl Pciback {
             .controllers(&self.events, PATIENCE)?
             .map_err(anyhow::Error::msg)
             .context("pciback cannot read the PCI bus")
+    }
+
+    /// Its domid.
+    pub(crate) fn domid(&self) -> DomId {
+        self.domid
+    }
+
+    pub(crate) fn seize(&mut self, address: Address) -> anyhow::Result<()> {
+        self.ask(Request::Seize { address }, &Reply::Seized)
+    }
+
+    pub(crate) fn lend(&mut self, borrower: DomId, address: Address) -> anyhow::Result<()> {
+        self.ask(Request::Lend { domid: borrower.0, address }, &Reply::Lent)
     }
 
     pub(crate) fn seal(&mut self) -> anyhow::Result<()> {

@@ -46,7 +46,8 @@ pub(crate) enum Command {
     /// Create a guest from a file, and let it run
     ///
     /// The file is TOML if its name ends in `.toml`, else it is read as xl's (xl.cfg(5)). Paths in it are relative to
-    /// it. The host is given the kernel and the ramdisk if it does not have them.
+    /// it. The host is given the kernel and the ramdisk if it does not have them. A guest without a kernel boots from its
+    /// first disk that has GRUB's configuration (/boot/grub/grub.cfg).
     Create {
         /// The guest's configuration
         file: PathBuf,

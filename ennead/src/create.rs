@@ -46,23 +46,14 @@ pub(crate) async fn create(
         config.name = name;
     }
     let folder = file.parent().unwrap_or(Path::new(""));
-    let Some(kernel) = &mut config.kernel else {
-        let message =
-            format!("{} names no kernel, and guests cannot boot from their disks yet", file.display());
-        return Err(Failure::local(message, "give it a `kernel`"));
-    };
-    let kernel = image("the kernel", kernel, folder)?;
-    let ramdisk = match &mut config.ramdisk {
-        Some(ramdisk) => Some(image("the ramdisk", ramdisk, folder)?),
-        None => None,
-    };
-    let guest = CreateGuest {
-        config,
-        kernel: kernel.sha256,
-        ramdisk: ramdisk.as_ref().map(|image| image.sha256),
-        paused,
-    };
-    let images: Vec<&Image> = std::iter::once(&kernel).chain(&ramdisk).collect();
+    let read =
+        |what, file: &mut Option<BootFile>| file.as_mut().map(|file| image(what, file, folder)).transpose();
+    // Without a kernel it boots from its disk.
+    let kernel = read("the kernel", &mut config.kernel)?;
+    let ramdisk = read("the ramdisk", &mut config.ramdisk)?;
+    let sha256 = |image: &Option<Image>| image.as_ref().map(|image| image.sha256);
+    let guest = CreateGuest { config, kernel: sha256(&kernel), ramdisk: sha256(&ramdisk), paused };
+    let images: Vec<&Image> = kernel.iter().chain(&ramdisk).collect();
     upload(client, output, &images).await?;
     let created = client.create(&guest).await;
     if is_missing(&created) {
@@ -82,7 +73,7 @@ pub(crate) async fn reboot(client: &Client, output: Output, name: &str) -> Resul
     let info = client.guest(name).await?;
     let mut images = Vec::new();
     let used = [
-        ("the kernel", Some(&info.kernel), &info.config.kernel),
+        ("the kernel", info.kernel.as_ref(), &info.config.kernel),
         ("the ramdisk", info.ramdisk.as_ref(), &info.config.ramdisk),
     ];
     for (what, used, file) in used {

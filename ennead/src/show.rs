@@ -8,6 +8,8 @@ use crate::text::{bytes, duration, printable, time};
 
 /// What stands where there is nothing.
 const NONE: &str = "-";
+/// What stands where a guest is not given a kernel.
+const ITS_OWN: &str = "the one on its disk";
 
 pub(crate) fn guests(guests: &[Guest]) -> String {
     let columns = [
@@ -53,7 +55,12 @@ pub(crate) fn info(info: &GuestInfo) -> String {
         ("cpu time", cpu(guest.cpu_time_ns)),
         ("started", guest.started_ms.map_or_else(|| NONE.to_owned(), time)),
         ("restarts", guest.restarts.to_string()),
-        ("kernel", image(kernel, config.kernel.as_ref())),
+        (
+            "kernel",
+            kernel
+                .as_ref()
+                .map_or_else(|| ITS_OWN.to_owned(), |kernel| image(kernel, config.kernel.as_ref())),
+        ),
     ];
     if let Some(ramdisk) = ramdisk {
         rows.push(("ramdisk", image(ramdisk, config.ramdisk.as_ref())));

@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::progress::Progress;
 use crate::qemu::{Accel, Firmware};
 use crate::run::{self, Request};
-use crate::{bench, console, host, plan, policy, scenario, xen};
+use crate::{bench, classic, console, disk, host, plan, policy, scenario, xen};
 
 #[derive(Debug, Parser)]
 #[command(name = "images", version, about = "Builds Ennead hosts and runs them in QEMU")]
@@ -38,16 +38,40 @@ enum Command {
     },
     /// Build the ISO
     Build(Build),
+    /// Make a disk of a Debian guest: a raw image for the machine's storage controller, with the guest in GPT partition `debian`
+    Disk {
+        /// Where the image goes
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Build the ISO, boot it in QEMU, show how the host starts and which VMs run: what `./run` does
     #[command(override_usage = "./run [OPTIONS] [-- QEMU OPTIONS]", after_help = run_help())]
     Run(Run),
     /// Boot in QEMU with time as a count of instructions, and print sizes, memory and boot times as a table
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
+        #[command(subcommand)]
+        against: Option<Against>,
         #[command(flatten)]
         build: Build,
         /// Boots
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
         boots: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Against {
+    /// Create and destroy guests here and with xl in Debian's Dom0, on the same machine, and print the times as a table
+    Classic {
+        #[command(flatten)]
+        build: Build,
+        /// Guests on each host
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+        guests: u32,
+        /// Fail if we are not at least three times faster
+        #[arg(long)]
+        check: bool,
     },
 }
 
@@ -172,7 +196,17 @@ fn obey(command: Command) -> Result<bool> {
             host::build(&cache, progress, &options)?.write_iso(&cache, progress, &options.out)?;
             Ok(true)
         }
-        Command::Bench { build, boots } => {
+        Command::Disk { out } => {
+            disk::write_copy(&Cache::from_environment()?, Progress::for_stderr(), &out)?;
+            Ok(true)
+        }
+        Command::Bench { against: Some(Against::Classic { build, guests, check }), .. } => {
+            let (cache, progress) = (Cache::from_environment()?, Progress::for_stderr());
+            let comparison = classic::run(&cache, progress, &build.options(), guests)?;
+            print!("{}", comparison.table());
+            if check { comparison.check().map(|()| true) } else { Ok(true) }
+        }
+        Command::Bench { against: None, build, boots } => {
             print!(
                 "{}",
                 bench::run(&Cache::from_environment()?, Progress::for_stderr(), &build.options(), boots)?

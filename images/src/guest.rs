@@ -1,11 +1,12 @@
-//! What a first guest is made of: Debian's cloud kernel, a ramdisk with busybox and Debian's XenStore tools. Debian's packages
-//! are unpacked into the cache and never installed.
+//! What a first guest is made of: Debian's cloud kernel, a ramdisk with busybox, Debian's XenStore tools and the frontends of disks
+//! and NICs. Debian's packages are unpacked into the cache and never installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
+use ennead_xenstore_check::debian;
+use tempfile::TempDir;
 
 use crate::cache::{Cache, Key};
 use crate::cpio::Archive;
@@ -28,6 +29,9 @@ const FILES: [&str; 8] = [
     "usr/bin/xenstore-watch",
 ];
 
+/// Of the kernel's package: the frontends, which are modules there.
+const MODULES: [&str; 2] = ["drivers/block/xen-blkfront.ko", "drivers/net/xen-netfront.ko"];
+
 /// PID 1: makes what busybox's own init needs.
 const INIT: &str = "#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /sbin /usr/sbin
@@ -35,12 +39,23 @@ const INIT: &str = "#!/bin/busybox sh
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev 2> /dev/null
+for module in /lib/modules/*.ko; do [ -e $module ] && insmod $module; done
 exec /sbin/init
 ";
 /// A shell on the console. Xen's toolstacks ask for `poweroff` and `reboot`, and Linux runs these programs then.
 const INITTAB: &str = "::sysinit:/bin/echo guest-ready
 hvc0::respawn:-/bin/sh
 ::shutdown:/bin/echo guest-down
+";
+
+/// What `udhcpc` does with the address that it gets.
+const DHCP: &str = "#!/bin/sh
+case $1 in
+deconfig) ifconfig $interface up ;;
+bound | renew)
+    ifconfig $interface $ip netmask $subnet
+    [ -z \"$router\" ] || route add default gw $router ;;
+esac
 ";
 
 /// The files of a guest.
@@ -57,43 +72,61 @@ pub struct Guest {
 /// # Errors
 /// When a package cannot be had.
 pub fn debian(cache: &Cache, progress: Progress) -> Result<Guest> {
-    let package = kernel_package()?;
+    let package = debian::first_dependency(KERNEL)?;
     let mut step = progress.step("Debian's kernel for a guest".to_owned());
     let dir = cache.artefact("guest-kernel", &key(&[&package])?, &mut step, |dir, step| {
-        let root = unpack(cache, &[&package], step)?;
+        let (_folder, root) = unpack(cache, &[&package], step)?;
         let release = package.trim_start_matches("linux-image-");
-        let kernel = root.path().join("root/boot").join(format!("vmlinuz-{release}"));
-        fs::copy(&kernel, dir.join("vmlinuz"))
-            .with_context(|| format!("Cannot copy {}", kernel.display()))?;
+        let kernel = root.join("boot").join(format!("vmlinuz-{release}"));
+        let mut files = vec![(kernel, dir.join("vmlinuz"))];
+        for module in MODULES {
+            let from = root.join("lib/modules").join(release).join("kernel").join(module);
+            files.push((from, dir.join(file_name(module))));
+        }
+        for (from, to) in files {
+            fs::copy(&from, to).with_context(|| format!("Cannot copy {}", from.display()))?;
+        }
         Ok(())
     })?;
     step.done(&package);
-    Ok(Guest { kernel: dir.join("vmlinuz"), ramdisk: ramdisk(cache, progress, true)? })
+    Ok(Guest { kernel: dir.join("vmlinuz"), ramdisk: ramdisk(cache, progress, Some((&package, &dir)))? })
 }
 
-/// A ramdisk with busybox; with `tools`, Debian's XenStore tools, too.
+/// A ramdisk with busybox; for Debian's kernel (its package, and the folder with its modules) also with the frontends and
+/// the XenStore tools.
 ///
 /// # Errors
 /// When a package cannot be had.
-pub fn ramdisk(cache: &Cache, progress: Progress, tools: bool) -> Result<PathBuf> {
+pub fn ramdisk(cache: &Cache, progress: Progress, kernel: Option<(&str, &Path)>) -> Result<PathBuf> {
+    let tools = kernel.is_some();
     let packages = if tools { PARTS.as_slice() } else { &PARTS[..1] };
     let mut step = progress.step("Ramdisk for a guest".to_owned());
-    let key = key(packages)?.with("init", INIT).with("inittab", INITTAB).with("files", FILES.join(" "));
+    let mut key = key(packages)?.with("init", INIT).with("inittab", INITTAB).with("files", FILES.join(" "));
+    if let Some((package, _)) = kernel {
+        key = key.with("kernel", debian::candidate(package)?).with("dhcp", DHCP);
+    }
     let dir = cache.artefact("guest-ramdisk", &key, &mut step, |dir, step| {
-        let unpacked = unpack(cache, packages, step)?;
-        let root = unpacked.path().join("root");
+        let (_folder, root) = unpack(cache, packages, step)?;
         let mut archive = Archive::new();
         for name in ["bin", "dev", "etc", "lib", "lib/x86_64-linux-gnu", "lib64", "usr", "usr/bin", "usr/lib"]
         {
             archive.directory(name)?;
         }
-        archive.directory("usr/lib/x86_64-linux-gnu")?;
+        for name in ["usr/lib/x86_64-linux-gnu", "lib/modules", "usr/share", "usr/share/udhcpc"] {
+            archive.directory(name)?;
+        }
         archive.character_device("dev/console", 5, 1)?;
         archive.program("init", INIT.as_bytes())?;
         archive.file("etc/inittab", INITTAB.as_bytes())?;
-        archive.program("bin/busybox", &read(&root.join("bin/busybox"))?)?;
+        archive.program("bin/busybox", &read(&root, "bin/busybox")?)?;
         for name in FILES.iter().filter(|_| tools) {
-            archive.program(name, &read(&root.join(name))?)?;
+            archive.program(name, &read(&root, name)?)?;
+        }
+        if let Some((_, modules)) = kernel {
+            archive.program("usr/share/udhcpc/default.script", DHCP.as_bytes())?;
+            for name in MODULES.map(file_name) {
+                archive.file(&format!("lib/modules/{name}"), &read(modules, name)?)?;
+            }
         }
         fs::write(dir.join("ramdisk"), archive.finish()?).context("Cannot write the ramdisk")
     })?;
@@ -101,60 +134,29 @@ pub fn ramdisk(cache: &Cache, progress: Progress, tools: bool) -> Result<PathBuf
     Ok(dir.join("ramdisk"))
 }
 
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 fn key(packages: &[&str]) -> Result<Key> {
-    let mut key = Key::new("guest 1");
+    let mut key = Key::new("guest 3");
     for package in packages {
-        key = key.with(package, candidate(package)?);
+        key = key.with(package, debian::candidate(package)?);
     }
     Ok(key)
 }
 
-/// The kernel's package that Debian's depends on now.
-fn kernel_package() -> Result<String> {
-    let text = run(Command::new("apt-cache").args(["show", "--no-all-versions", KERNEL]))?;
-    let depends = text.lines().find_map(|line| line.strip_prefix("Depends: "));
-    let package = depends.and_then(|line| line.split_whitespace().next());
-    Ok(package
-        .with_context(|| format!("{KERNEL} depends on no kernel; is `apt-get update` due?"))?
-        .to_owned())
-}
-
-/// The version that would be downloaded.
-fn candidate(package: &str) -> Result<String> {
-    let text = run(Command::new("apt-cache").args(["show", "--no-all-versions", package]))?;
-    let version = text.lines().find_map(|line| line.strip_prefix("Version: "));
-    Ok(version.with_context(|| format!("Debian has no {package}; is `apt-get update` due?"))?.to_owned())
-}
-
 /// Downloads packages and unpacks them into `root` of a temporary folder.
-fn unpack(cache: &Cache, packages: &[&str], step: &mut Step) -> Result<tempfile::TempDir> {
+fn unpack(cache: &Cache, packages: &[&str], step: &mut Step) -> Result<(TempDir, PathBuf)> {
     step.note("downloading");
     let folder = cache.temporary("debian")?;
-    // Without the option apt complains that its own user may not write here.
-    run(Command::new("apt-get")
-        .args(["-o", "APT::Sandbox::User=root", "download"])
-        .args(packages)
-        .current_dir(folder.path()))?;
-    let root = folder.path().join("root");
-    for entry in fs::read_dir(folder.path()).context("Cannot list the download")?.filter_map(Result::ok) {
-        let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&root))?;
-        }
-    }
-    Ok(folder)
+    let root = debian::unpack(packages, folder.path())?;
+    Ok((folder, root))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("Cannot read {}", path.display()))
-}
-
-fn run(command: &mut Command) -> Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("Cannot start `{name}`"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "`{name}` failed: {}", said.trim_end());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+fn read(root: &Path, name: &str) -> Result<Vec<u8>> {
+    let path = debian::place(root, name);
+    fs::read(&path).with_context(|| format!("Cannot read {}", path.display()))
 }
 
 /// A kernel of ours for small guests: as small as it can be, PV and PVH.

@@ -7,16 +7,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ennead_manifest::{BootPlan, Kind, Plan};
+use ennead_xen::DomainKind;
 
 use crate::cache::Cache;
 use crate::iso::{self, Contents};
 use crate::plan::{self, CommandLines};
 use crate::progress::Progress;
 use crate::ramdisk::{self, Extra};
-use crate::{kernel, policy, program, sign, xen};
+use crate::{kernel, loader, policy, program, sign, xen};
 
 /// Name of the public key in the ramdisks of those that verify the plan.
 const PUBLIC_KEY: &str = "plan.pub";
+/// Most that a service VM's kernel may unpack to, in bytes.
+const KERNEL_MAX: usize = 128 << 20;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -121,10 +124,13 @@ pub fn build_with(
     let programs = program::build(cache, progress, &names)?;
     let public = key.verifying_key().to_bytes();
     let verifier = [Extra { name: PUBLIC_KEY, content: &public }];
+    let has_toolstack = plan.vms.iter().any(|vm| vm.kind == Kind::Toolstack);
+    let loaders = if has_toolstack { loader::files(cache, progress)? } else { Vec::new() };
     let mut ramdisks = BTreeMap::new();
     for vm in &plan.vms {
         let mut extras = match vm.kind {
             Kind::Bootstrapper | Kind::Builder => verifier.to_vec(),
+            Kind::Toolstack => loaders.iter().map(|(name, content)| Extra { name, content }).collect(),
             _ => Vec::new(),
         };
         let files = options.files.get(&vm.program).into_iter().flatten();
@@ -140,11 +146,12 @@ pub fn build_with(
     let mut images = BTreeMap::new();
     for name in plan::images(plan) {
         let built = match name.strip_suffix(".kernel") {
-            Some(kernel) => kernels.get(kernel),
-            None => ramdisks.get(&name),
+            Some(kernel) => kernels.get(kernel).map(|file| prepared(kernel, file)).transpose()?,
+            None => ramdisks.get(&name).cloned(),
         };
-        let bytes = replaced.get(&name).or(built).with_context(|| format!("Image `{name}` was not built"))?;
-        images.insert(name, bytes.clone());
+        let bytes = replaced.get(&name).cloned().or(built);
+        let bytes = bytes.with_context(|| format!("Image `{name}` was not built"))?;
+        images.insert(name, bytes);
     }
     let boot_plan = plan::boot_plan(&manifest, &images)?;
     let plan_toml = boot_plan.to_toml().context("Cannot write the boot plan")?.into_bytes();
@@ -167,6 +174,13 @@ pub fn build_with(
     })
 }
 
+/// What a VM's builder is given in place of a kernel's file.
+fn prepared(name: &str, file: &[u8]) -> Result<Vec<u8>> {
+    let kernel =
+        ennead_domain::Kernel::parse(file, KERNEL_MAX).and_then(|kernel| kernel.prepare(DomainKind::Pv));
+    kernel.with_context(|| format!("Kernel `{name}` cannot be started by Xen"))
+}
+
 fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("Cannot read {}", path.display()))
 }
@@ -185,7 +199,7 @@ impl Host {
             xen: &self.xen,
             kernel: (&kernel, &self.kernel),
             initrd: &initrd,
-            policy: &self.policy,
+            policy: Some(&self.policy),
             command_lines: &self.command_lines,
             console: &self.plan.host.console,
         };

@@ -39,6 +39,9 @@ const MODULES: [&str; 12] = [
     "halt",
 ];
 
+/// Where the policy is on the ISO.
+const POLICY: &str = "boot/policy.bin";
+
 /// What goes into the ISO.
 #[derive(Debug)]
 pub struct Contents<'a> {
@@ -48,8 +51,8 @@ pub struct Contents<'a> {
     pub kernel: (&'a str, &'a [u8]),
     /// Domain 0's initrd.
     pub initrd: &'a [u8],
-    /// The binary FLASK policy.
-    pub policy: &'a [u8],
+    /// The binary FLASK policy, if Xen is to have one.
+    pub policy: Option<&'a [u8]>,
     /// What GRUB tells Xen and the kernel.
     pub command_lines: &'a CommandLines,
     /// The host's serial console in Xen's words (`com1`).
@@ -78,15 +81,15 @@ fn assemble(contents: &Contents<'_>, work: &Path, step: &mut Step, out: &Path) -
     }
     let kernel = format!("boot/{}", contents.kernel.0);
     let config = grub_config(contents, &kernel);
-    let files: [(&str, &[u8]); 6] = [
+    let files: [(&str, &[u8]); 5] = [
         ("boot/xen", contents.xen),
         (&kernel, contents.kernel.1),
         ("boot/initrd", contents.initrd),
-        ("boot/policy.bin", contents.policy),
         ("boot/grub/grub.cfg", config.as_bytes()),
         (marker.trim_start_matches('/'), b""),
     ];
-    for (name, bytes) in files {
+    let policy = contents.policy.map(|bytes| (POLICY, bytes));
+    for (name, bytes) in files.into_iter().chain(policy) {
         fs::write(tree.join(name), bytes)
             .with_context(|| format!("Cannot write {name} into {}", work.display()))?;
     }
@@ -112,7 +115,7 @@ fn identity(contents: &Contents<'_>) -> String {
         contents.xen,
         contents.kernel.1,
         contents.initrd,
-        contents.policy,
+        contents.policy.unwrap_or_default(),
         contents.command_lines.xen.as_bytes(),
         contents.command_lines.kernel.as_bytes(),
     ];
@@ -129,12 +132,13 @@ fn grub_config(contents: &Contents<'_>, kernel: &str) -> String {
         _ => "0",
     };
     let CommandLines { xen, kernel: kernel_options } = contents.command_lines;
+    let policy = contents.policy.map_or_else(String::new, |_| format!("  module2 /{POLICY}\n"));
     format!(
         "if serial --unit={unit} --speed=115200; then\n  terminal_input serial console\n  \
          terminal_output serial console\nfi\n\
          set timeout=0\nset default=0\n\
          menuentry 'Ennead' {{\n  multiboot2 /boot/xen {xen}\n  module2 /{kernel} {kernel_options}\n  \
-         module2 /boot/initrd\n  module2 /boot/policy.bin\n}}\n"
+         module2 /boot/initrd\n{policy}}}\n"
     )
 }
 

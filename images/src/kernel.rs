@@ -26,7 +26,8 @@ pub(crate) fn jobs() -> String {
 
 /// Builds one kernel, or takes it from the cache. Gives the path of its bzImage.
 ///
-/// `config` is the file that the manifest names; `common.config` beside it goes first.
+/// `config` is the file that the manifest names; `common.config` beside it goes first. If there is a `NAME.patch` beside
+/// `NAME.config`, it is applied to the source of this kernel.
 ///
 /// # Errors
 /// When the source is not installed, an option was not taken over, or it does not build.
@@ -35,11 +36,16 @@ pub fn build(cache: &Cache, progress: Progress, name: &str, config: &Path) -> Re
     let asked = format!("{}\n{}", read(&common)?, read(config)?);
     let version = packages::installed_version(PACKAGE)?
         .with_context(|| format!("Package {PACKAGE} is missing: apt-get install {PACKAGE}"))?;
-    let key = key(&version, &asked)?;
+    let patch = config.with_extension("patch");
+    let patch = patch.exists().then_some(patch);
+    let mut key = key(&version, &asked)?;
+    if let Some(patch) = &patch {
+        key = key.with("patch", read(patch)?);
+    }
     let mut step = progress.step(format!("Kernel `{name}`"));
     let dir = cache.artefact(&format!("kernel-{name}"), &key, &mut step, |dir, step| {
         let file = config.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        make(cache, &version, &file, &asked, dir, step)
+        make(cache, &version, &file, &asked, patch.as_deref(), dir, step)
     })?;
     let image = dir.join("bzImage");
     step.done(&size(file_size(&image)?));
@@ -69,9 +75,28 @@ fn source(cache: &Cache, version: &str, step: &mut Step) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn make(cache: &Cache, version: &str, file: &str, asked: &str, dir: &Path, step: &mut Step) -> Result<()> {
-    let source = source(cache, version, step)?;
+fn make(
+    cache: &Cache,
+    version: &str,
+    file: &str,
+    asked: &str,
+    patch: Option<&Path>,
+    dir: &Path,
+    step: &mut Step,
+) -> Result<()> {
+    let mut source = source(cache, version, step)?;
     let work = cache.temporary("kernel")?;
+    let patched = cache.temporary("patched")?;
+    if let Some(patch) = patch {
+        step.note("patching the source");
+        let copy = patched.path().join("source");
+        // As links to the same files; `patch` puts new files in their place, and leaves the originals as they are.
+        step.run(Command::new("cp").args(["--archive", "--link"]).arg(&source).arg(&copy))?;
+        step.run(
+            Command::new("patch").args(["--strip=1", "--directory"]).arg(&copy).arg("--input").arg(patch),
+        )?;
+        source = copy;
+    }
     let make = |target: &str| {
         let mut command = Command::new("make");
         command.arg("-C").arg(&source).arg(format!("O={}", work.path().display()));

@@ -4,13 +4,18 @@
 
 pub mod bench;
 pub mod cache;
+pub mod classic;
 pub mod cli;
 pub mod console;
 pub mod cpio;
+pub mod devices;
+pub mod disk;
 pub mod guest;
 pub mod host;
 pub mod iso;
 pub mod kernel;
+pub mod lines;
+pub mod loader;
 pub mod milestone;
 pub mod operator;
 pub mod options;

@@ -21,7 +21,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// `ennead ARGUMENTS` for this toolstack.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--host").arg(format!("unix:{}", self.socket.display())).args(["--timeout", "120"]);
         command.args(arguments);

@@ -100,6 +100,20 @@ pub fn build(cache: &Cache, progress: Progress, names: &[String]) -> Result<BTre
     Ok(programs)
 }
 
+/// The source files of a program, which is built if need be: what cargo noted down (its dep-info).
+///
+/// # Errors
+/// When it does not build.
+pub fn sources(cache: &Cache, progress: Progress, name: &str) -> Result<Vec<PathBuf>> {
+    build(cache, progress, &[name.to_owned()])?;
+    let path = metadata()?.target_directory.join(TARGET).join("release").join(format!("{name}.d"));
+    let text = fs::read_to_string(&path).with_context(|| format!("Cannot read {}", path.display()))?;
+    let files = text.split_once(": ").map(|(_, files)| files.trim_end()).unwrap_or_default();
+    // A blank in a name stands there as `\ `.
+    let names = files.replace("\\ ", "\0");
+    Ok(names.split(' ').map(|name| PathBuf::from(name.replace('\0', " "))).collect())
+}
+
 /// Builds `ennead`, the operator's program, for this machine; gives where it is.
 ///
 /// # Errors

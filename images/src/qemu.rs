@@ -173,7 +173,7 @@ fn port(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// A comma ends a value in QEMU's options unless it is doubled.
-fn escaped(path: &Path) -> String {
+pub(crate) fn escaped(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 

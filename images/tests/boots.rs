@@ -63,6 +63,16 @@ fn vms_come_and_go_without_a_trace() {
 }
 
 #[test]
+fn driver_vms_have_their_controllers_to_themselves() {
+    holds("lending");
+}
+
+#[test]
+fn guests_keep_disks_and_networks_while_backends_are_killed() {
+    holds("drivers");
+}
+
+#[test]
 fn guests_live_their_whole_lives() {
     holds("guests");
 }
@@ -105,6 +115,14 @@ fn ten_boots_in_a_row_succeed() {
 #[test]
 fn long_fifty_boots_in_a_row_succeed() {
     holds("soak");
+}
+
+/// Who audits Builder reads no more than this.
+#[test]
+fn builder_has_at_most_8000_lines_of_ours() {
+    let lines = ennead_images::lines::of_program(&setup().cache, Progress::Silent, "builder").unwrap();
+    println!("{lines} lines");
+    assert!((1000..=8000).contains(&lines), "Builder has {lines} lines of ours");
 }
 
 #[test]

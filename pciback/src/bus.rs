@@ -22,6 +22,10 @@ pub struct Function {
     pub device: u16,
     /// Name of the driver bound to it; empty if none.
     pub driver: String,
+    /// It has MSI or MSI-X.
+    pub has_msi: bool,
+    /// Linux knows a way to reset it alone.
+    pub has_reset: bool,
 }
 
 impl Function {
@@ -47,6 +51,8 @@ pub fn functions(sysfs: &Path) -> io::Result<Vec<Function>> {
             vendor: narrow(attribute("vendor")?)?,
             device: narrow(attribute("device")?)?,
             driver: driver(&entry.path()),
+            has_msi: fs::read(entry.path().join("config")).is_ok_and(|config| has_msi(&config)),
+            has_reset: entry.path().join("reset").exists(),
         });
     }
     found.sort();
@@ -61,6 +67,30 @@ fn address(name: &str) -> io::Result<Address> {
 fn driver(function: &Path) -> String {
     let link = fs::read_link(function.join("driver")).unwrap_or_default();
     link.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Walks through the capabilities in a function's configuration space (PCI Local Bus 3.0, 6.7).
+fn has_msi(config: &[u8]) -> bool {
+    const STATUS: usize = 0x06;
+    const HAS_CAPABILITIES: u8 = 0x10;
+    const FIRST: usize = 0x34;
+    const MSI: u8 = 0x05;
+    const MSIX: u8 = 0x11;
+    if config.get(STATUS).is_none_or(|status| status & HAS_CAPABILITIES == 0) {
+        return false;
+    }
+    let mut at = FIRST;
+    // There is room for so many; a list that is a ring ends, too.
+    for _ in 0..48 {
+        let Some(next) = config.get(at).map(|next| usize::from(*next & !3)).filter(|next| *next != 0) else {
+            return false;
+        };
+        if matches!(config.get(next), Some(&(MSI | MSIX))) {
+            return true;
+        }
+        at = next + 1;
+    }
+    false
 }
 
 /// Reads `0x010601`.
@@ -118,6 +148,24 @@ mod tests {
             ]
         );
         assert_eq!((found[1].vendor, found[1].device), (0x8086, 0x10d3));
+    }
+
+    #[test]
+    fn msi_is_found_wherever_it_is_in_the_list() {
+        let mut config = [0; 256];
+        config[0x34] = 0x40;
+        (config[0x40], config[0x41]) = (0x01, 0x50);
+        (config[0x50], config[0x51]) = (0x11, 0);
+        assert!(!has_msi(&config), "its status says that there is no list");
+        config[0x06] = 0x10;
+        assert!(has_msi(&config));
+        config[0x50] = 0x10;
+        assert!(!has_msi(&config), "the list has an end");
+        config[0x51] = 0x40;
+        assert!(!has_msi(&config), "the list is a ring");
+        config[0x50] = 0x05;
+        assert!(has_msi(&config));
+        assert!(!has_msi(&config[..0x40]) && !has_msi(&[]));
     }
 
     #[test]

@@ -99,7 +99,15 @@ mod tests {
 
     fn function(address: &str, class: u32) -> Function {
         let address = address.parse().expect("an address");
-        Function { address, class, vendor: 0x8086, device: 0x10d3, driver: String::new() }
+        Function {
+            address,
+            class,
+            vendor: 0x8086,
+            device: 0x10d3,
+            driver: String::new(),
+            has_msi: true,
+            has_reset: true,
+        }
     }
 
     /// A XenStore that answers each write with `reply`, and gives what was written.

@@ -5,18 +5,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use ennead_channel::pciback::{Controller, Reply, Request, controllers_in_parts};
+use ennead_channel::pciback::{Address, Controller, Reply, Request, controllers_in_parts};
 use ennead_channel::{FIRST_GREF, Offer, Pciback, Server, Tagged, Text};
 use ennead_runtime::{CapabilitySet, Health, Runtime, Sandbox, power_off, restart};
-use ennead_xen::{EventChannels, GrantRef};
+use ennead_xen::{Control, DomId, EventChannels, GrantRef};
 use tracing::{error, info, warn};
 
-use crate::bus;
+use crate::bus::{self, Function};
+use crate::lend::Lender;
 use crate::line::Line;
 use crate::publish::Publisher;
 
 /// The client that is no toolstack.
 const BUILDER: &str = "builder";
+const SYSFS: &str = "/sys";
 /// How long Builder may leave an answer unread before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -38,6 +40,9 @@ pub struct Service {
     xenstore: Option<Publisher>,
     /// Until sealed; then each has its thread.
     lines: Vec<Line>,
+    /// What is on the bus, once somebody has asked: sealed, pciback can no longer read all of it.
+    functions: Vec<Function>,
+    lender: Lender,
     sealed: bool,
 }
 
@@ -67,8 +72,17 @@ impl Service {
         // Nobody else's ports, whoever takes this program over.
         events.restrict(domid).context("Cannot restrict the event channels")?;
         let xenstore = runtime.params.xenstore.map(|_| Publisher::open()).transpose()?;
-        let (health, builder) = (Some(runtime.health), builder.open(port));
-        Ok(Self { health, events, builder, xenstore, lines, sealed: false })
+        let control = Control::open().context("Cannot open Xen's control interface")?;
+        Ok(Self {
+            health: Some(runtime.health),
+            events,
+            builder: builder.open(port),
+            xenstore,
+            lines,
+            functions: Vec::new(),
+            lender: Lender::new(Path::new(SYSFS), control),
+            sealed: false,
+        })
     }
 
     /// Reports that pciback is well, then answers until the host ends.
@@ -81,7 +95,7 @@ impl Service {
         }
         loop {
             let Some(request) = self.builder.recv(&self.events, Duration::from_secs(3600))? else { continue };
-            let (replies, then) = answer(&request.body, Path::new("/sys"));
+            let (replies, then) = self.answer(&request.body);
             if then == Then::Seal {
                 self.seal()?;
             }
@@ -106,15 +120,55 @@ impl Service {
         }
     }
 
+    fn answer(&mut self, request: &Request) -> (Vec<Reply>, Then) {
+        let replies = match *request {
+            Request::Controllers => self.controllers(),
+            Request::Seize { address } => done(self.seize(address), Reply::Seized),
+            Request::Lend { domid, address } => done(self.lend(DomId(domid), address), Reply::Lent),
+            Request::Seal => return (vec![Reply::Sealed], Then::Seal),
+            Request::PowerOff => return (vec![Reply::PoweringOff], Then::PowerOff),
+            Request::Reboot => return (vec![Reply::Rebooting], Then::Reboot),
+            Request::Ping => vec![Reply::Pong],
+        };
+        (replies, Then::Continue)
+    }
+
+    fn controllers(&mut self) -> Vec<Reply> {
+        if self.functions.is_empty() {
+            match bus::functions(Path::new(SYSFS)) {
+                Ok(functions) => self.functions = functions,
+                Err(e) => {
+                    error!(cause = %e, "bus-unreadable");
+                    return vec![Reply::Error(Text::new(&e.to_string()))];
+                }
+            }
+        }
+        let controllers: Vec<Controller> =
+            self.functions.iter().filter(|f| f.is_controller()).map(told).collect();
+        info!(count = controllers.len(), "controllers");
+        controllers_in_parts(&controllers)
+    }
+
+    fn seize(&mut self, address: Address) -> anyhow::Result<()> {
+        ensure!(!self.sealed, "pciback is sealed");
+        self.lender.seize(address)?;
+        info!(%address, "seized");
+        Ok(())
+    }
+
+    fn lend(&self, domid: DomId, address: Address) -> anyhow::Result<()> {
+        self.lender.lend(domid, address)?;
+        info!(%address, domid = domid.0, "lent");
+        Ok(())
+    }
+
     /// Publishes in XenStore what is on the bus, once. The host goes on without; so does this VM, meanwhile.
     fn publish(&mut self) {
         let Some(xenstore) = self.xenstore.take() else { return };
-        std::thread::spawn(move || {
-            let functions = bus::functions(Path::new("/sys")).map_err(anyhow::Error::from);
-            match functions.and_then(|functions| xenstore.publish(&functions)) {
-                Ok(count) => info!(count, "published"),
-                Err(e) => warn!(cause = %format!("{e:#}"), "not-published"),
-            }
+        let functions = self.functions.clone();
+        std::thread::spawn(move || match xenstore.publish(&functions) {
+            Ok(count) => info!(count, "published"),
+            Err(e) => warn!(cause = %format!("{e:#}"), "not-published"),
         });
     }
 
@@ -125,8 +179,9 @@ impl Service {
         }
         let lines = Line::open(std::mem::take(&mut self.lines));
         Sandbox::new()
-            // The channel goes on over the files that are open; the bus can still be read, and the host switched off.
-            .keep_read("/sys")
+            // The channel, Xen and resets go on over the files that are open; the bus can still be read, and the host
+            // switched off.
+            .keep_read(SYSFS)
             .keep_capabilities(CapabilitySet::SYS_BOOT)
             .enter()
             .context("Cannot drop privileges")?;
@@ -147,37 +202,26 @@ fn expect(found: GrantRef, expected: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn answer(request: &Request, sysfs: &Path) -> (Vec<Reply>, Then) {
-    match request {
-        Request::Controllers => (controllers(sysfs), Then::Continue),
-        Request::Seal => (vec![Reply::Sealed], Then::Seal),
-        Request::PowerOff => (vec![Reply::PoweringOff], Then::PowerOff),
-        Request::Reboot => (vec![Reply::Rebooting], Then::Reboot),
-        Request::Ping => (vec![Reply::Pong], Then::Continue),
-    }
-}
-
-fn controllers(sysfs: &Path) -> Vec<Reply> {
-    match bus::functions(sysfs) {
-        Ok(functions) => {
-            let controllers: Vec<Controller> =
-                functions.iter().filter(|f| f.is_controller()).map(told).collect();
-            info!(count = controllers.len(), "controllers");
-            controllers_in_parts(&controllers)
-        }
+/// The answer to what is done or not.
+fn done(result: anyhow::Result<()>, reply: Reply) -> Vec<Reply> {
+    vec![match result {
+        Ok(()) => reply,
         Err(e) => {
-            error!(cause = %e, "bus-unreadable");
-            vec![Reply::Error(Text::new(&e.to_string()))]
+            let cause = format!("{e:#}");
+            error!(%cause, "refused");
+            Reply::Error(Text::new(&cause))
         }
-    }
+    }]
 }
 
-fn told(function: &bus::Function) -> Controller {
+fn told(function: &Function) -> Controller {
     Controller {
         address: function.address,
         class: function.class,
         vendor: function.vendor,
         device: function.device,
         driver: Text::new(&function.driver),
+        has_msi: function.has_msi,
+        has_reset: function.has_reset,
     }
 }

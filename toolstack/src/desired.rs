@@ -18,8 +18,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(64);
 pub struct Record {
     /// As the operator wants it.
     pub config: GuestConfig,
-    /// Its kernel's image.
-    pub kernel: Sha256,
+    /// Its kernel's image; `None` if it boots from its disk.
+    pub kernel: Option<Sha256>,
     /// Its ramdisk's.
     pub ramdisk: Option<Sha256>,
     /// Its UUID, which stays over reboots.
@@ -37,7 +37,7 @@ pub struct Record {
 impl Record {
     /// All images that it is made of.
     pub fn images(&self) -> impl Iterator<Item = Sha256> {
-        [self.kernel].into_iter().chain(self.ramdisk)
+        self.kernel.into_iter().chain(self.ramdisk)
     }
 }
 
@@ -200,7 +200,7 @@ mod tests {
         let image = Sha256([0xab; 32]);
         let record = Record {
             config: config(""),
-            kernel: image,
+            kernel: Some(image),
             ramdisk: None,
             uuid: "01234567-89ab-cdef-0123-456789abcdef".into(),
             key: Some("k".into()),

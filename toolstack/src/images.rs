@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ennead_api::Sha256;
+use ennead_guest::Kind;
 use sha2::Digest as _;
+
+use crate::loader::Loaders;
 
 /// Bytes that all images together may have, whatever memory there is.
 pub const MAX_TOTAL: usize = 24 << 20;
@@ -50,6 +53,7 @@ pub struct Images {
     /// Bytes that are on their way.
     coming: Rc<Cell<usize>>,
     clock: u64,
+    loaders: Loaders,
 }
 
 #[derive(Debug)]
@@ -59,10 +63,16 @@ struct Image {
 }
 
 impl Images {
-    /// Room for this many bytes.
+    /// Room for this many bytes. The boot loaders are always there and do not count.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { limit, kept: BTreeMap::new(), coming: Rc::default(), clock: 0 }
+    pub fn new(limit: usize, loaders: Loaders) -> Self {
+        Self { limit, kept: BTreeMap::new(), coming: Rc::default(), clock: 0, loaders }
+    }
+
+    /// What boots guests of this kind from their disks.
+    #[must_use]
+    pub fn loader(&self, kind: Kind) -> Option<Rc<Vec<u8>>> {
+        self.loaders.of(kind)
     }
 
     /// How many bytes this VM has room for, of which so many are available.
@@ -208,7 +218,7 @@ mod tests {
     #[test]
     fn an_image_is_kept_under_its_hash() {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        let mut images = Images::new(100);
+        let mut images = Images::new(100, Loaders::default());
         put(&mut images, b"abc", &[]).unwrap();
         let id = abc.parse().unwrap();
         assert_eq!(*images.get(id).unwrap(), b"abc");
@@ -217,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_is_another_or_too_long_or_too_short_is_not_kept() {
-        let mut images = Images::new(100);
+        let mut images = Images::new(100, Loaders::default());
         let needed = BTreeSet::new();
         let mut other = images.expect(id(b"abc"), 3, &needed).unwrap();
         assert!(other.push(b"abd"));
@@ -233,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_longest_unused_goes_first_and_what_guests_need_stays() {
-        let mut images = Images::new(10);
+        let mut images = Images::new(10, Loaders::default());
         let [a, b, c] = [b"aaaa", b"bbbb", b"cccc"];
         put(&mut images, a, &[]).unwrap();
         put(&mut images, b, &[]).unwrap();
@@ -250,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_has_its_room() {
-        let mut images = Images::new(10);
+        let mut images = Images::new(10, Loaders::default());
         let needed = BTreeSet::new();
         let first = images.expect(id(b"x"), 6, &needed).unwrap();
         assert!(images.expect(id(b"y"), 5, &needed).is_err());

@@ -21,6 +21,9 @@ const LZ4: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 const ELF: &[u8] = b"\x7fELF";
 const ELF_HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
+/// Machines.
+const EM_386: u64 = 3;
+const EM_X86_64: u16 = 62;
 
 /// Why a file is no kernel for a guest.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,9 @@ pub enum Error {
     /// It is not what it says.
     #[error("The kernel's file is damaged: {0}")]
     Damaged(String),
+    /// A PV guest has 64 bits.
+    #[error("A kernel of 32 bits runs only as `pvh`")]
+    ThirtyTwoBits,
     /// It is none.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -61,7 +67,7 @@ impl Kernel {
     /// Says what is wrong with the file, which may hold anything.
     pub fn analyse(file: &[u8], kind: DomainKind) -> Result<Self, Error> {
         let mut image = Image::open(file)?;
-        let (skeleton, mut loads) = skeleton(&mut image)?;
+        let (skeleton, mut loads) = skeleton(&mut image, kind)?;
         let mut plan = ennead_domain::Kernel::parse(&skeleton, skeleton.len())?.plan(kind)?;
         loads.sort_by_key(|load| load.paddr);
         let mut places = Vec::new();
@@ -120,13 +126,64 @@ struct Load {
     bytes: u64,
 }
 
-/// An ELF file with the image's headers and notes, and segments without bytes; and where these are.
-fn skeleton(image: &mut Image<'_>) -> Result<(Vec<u8>, Vec<Load>), Error> {
+/// Where ELF has what matters here, as offset and length: in its header, and in each program header.
+struct Form {
+    table: (usize, usize),
+    entry_size: usize,
+    count: usize,
+    entry: usize,
+    offset: (usize, usize),
+    paddr: (usize, usize),
+    file_bytes: (usize, usize),
+    memory_bytes: (usize, usize),
+    align: (usize, usize),
+}
+
+const ELF64: Form = Form {
+    table: (32, 8),
+    entry_size: 54,
+    count: 56,
+    entry: PROGRAM_HEADER,
+    offset: (8, 8),
+    paddr: (24, 8),
+    file_bytes: (32, 8),
+    memory_bytes: (40, 8),
+    align: (48, 8),
+};
+const ELF32: Form = Form {
+    table: (28, 4),
+    entry_size: 42,
+    count: 44,
+    entry: 32,
+    offset: (4, 4),
+    paddr: (12, 4),
+    file_bytes: (16, 4),
+    memory_bytes: (20, 4),
+    align: (28, 4),
+};
+
+/// A 64-bit ELF file with the image's headers and notes, and segments without bytes; and where these are. PVH kernels start with 32
+/// bits, so their files may be of 32 bits, too (GRUB's is).
+fn skeleton(image: &mut Image<'_>, kind: DomainKind) -> Result<(Vec<u8>, Vec<Load>), Error> {
     let mut header = [0; ELF_HEADER];
     image.read(0, &mut header)?;
-    let (table, count) = (number(&header, 32, 8), number(&header, 56, 2));
+    let form = if header.get(4) == Some(&1) { ELF32 } else { ELF64 };
+    let (table, count) = (at(&header, form.table), number(&header, form.count, 2));
     if count > MAX_HEADERS {
         return Err(damaged(&format_args!("{count} program headers")));
+    }
+    if form.entry != PROGRAM_HEADER {
+        if kind == DomainKind::Pv {
+            return Err(Error::ThirtyTwoBits);
+        }
+        let (machine, size) = (number(&header, 18, 2), number(&header, form.entry_size, 2));
+        if (machine, size) != (EM_386, number_of(form.entry)) {
+            return Err(damaged(&format_args!("machine {machine}, {size} bytes for each program header")));
+        }
+        put(&mut header, 4, &[2]);
+        put(&mut header, 18, &EM_X86_64.to_le_bytes());
+        put(&mut header, ELF64.entry_size, &number_of(PROGRAM_HEADER).to_le_bytes());
+        put(&mut header, ELF64.count, &count.to_le_bytes());
     }
     put(&mut header, 32, &number_of(ELF_HEADER).to_le_bytes());
     let mut skeleton = header.to_vec();
@@ -134,34 +191,39 @@ fn skeleton(image: &mut Image<'_>) -> Result<(Vec<u8>, Vec<Load>), Error> {
     let mut loads = Vec::new();
     let first_note = number_of(ELF_HEADER + PROGRAM_HEADER * usize::try_from(count).unwrap_or(0));
     for index in 0..count {
-        let mut entry = [0; PROGRAM_HEADER];
-        image.read(table.saturating_add(index * number_of(PROGRAM_HEADER)), &mut entry)?;
-        let (kind, offset, bytes) = (number(&entry, 0, 4), number(&entry, 8, 8), number(&entry, 32, 8));
+        let mut entry = vec![0; form.entry];
+        image.read(table.saturating_add(index * number_of(form.entry)), &mut entry)?;
+        let (kind, offset, bytes) =
+            (number(&entry, 0, 4), at(&entry, form.offset), at(&entry, form.file_bytes));
+        let (paddr, memory_bytes) = (at(&entry, form.paddr), at(&entry, form.memory_bytes));
+        let mut found = [0, 0];
         match kind {
-            1 => {
-                if number(&entry, 40, 8) > 0 {
-                    loads.push(Load { paddr: number(&entry, 24, 8), offset, bytes });
-                }
-                put(&mut entry, 8, &[0; 8]);
-                put(&mut entry, 32, &[0; 8]);
-            }
+            1 if memory_bytes > 0 => loads.push(Load { paddr, offset, bytes }),
             4 if offset != 0 => {
                 if bytes > MAX_NOTES {
                     return Err(damaged(&format_args!("{bytes} bytes of notes")));
                 }
                 let mut note = vec![0; usize::try_from(bytes).unwrap_or(0)];
                 image.read(offset, &mut note)?;
-                put(&mut entry, 8, &first_note.saturating_add(number_of(notes.len())).to_le_bytes());
+                found = [first_note.saturating_add(number_of(notes.len())), bytes];
                 notes.append(&mut note);
                 notes.resize(notes.len().next_multiple_of(8), 0);
             }
             // Not looked at.
             _ => {}
         }
-        skeleton.extend_from_slice(&entry);
+        let [place, bytes] = found;
+        for field in [kind, place, 0, paddr, bytes, memory_bytes, at(&entry, form.align)] {
+            skeleton.extend_from_slice(&field.to_le_bytes());
+        }
     }
     skeleton.append(&mut notes);
     Ok((skeleton, loads))
+}
+
+/// A number at an offset and of a length.
+fn at(bytes: &[u8], (offset, len): (usize, usize)) -> u64 {
+    number(bytes, offset, len)
 }
 
 /// A little-endian number of up to 8 bytes.

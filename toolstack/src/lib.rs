@@ -3,8 +3,8 @@
 //! | Module | What |
 //! |---|---|
 //! | `desired` | what is wanted of each guest, what follows from what it does |
-//! | `tree` | what stands in XenStore for a guest |
-//! | `kernel`, `images` | kernels read in parts; kernels and ramdisks in memory |
+//! | `tree`, `devices` | what stands in XenStore for a guest, and for its disks and NICs |
+//! | `kernel`, `images`, `loader` | kernels read in parts; kernels and ramdisks in memory; what boots guests from their disks |
 //! | `console` | the guests' consoles, in a process of their own |
 //! | `builder`, `xenstore`, `line` | the ways to Builder, XenStore and the operator |
 //! | `manager` | the guests' lives |
@@ -18,11 +18,13 @@ pub mod bell;
 pub mod builder;
 pub mod console;
 pub mod desired;
+pub mod devices;
 pub mod events;
 pub mod http;
 pub mod images;
 pub mod kernel;
 pub mod line;
+pub mod loader;
 pub mod manager;
 pub mod metrics;
 pub mod problem;

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ennead_api::{Event, Sha256, What};
+use ennead_runtime::boot::BackendVm;
 use tokio::sync::Mutex;
 
 use crate::builder::{Builder, Limits};
@@ -34,6 +35,8 @@ pub struct Peers {
     pub store: Store,
     /// The guests' consoles.
     pub console: Console,
+    /// Who serves the guests' disks and NICs.
+    pub backends: Vec<BackendVm>,
 }
 
 /// The guests of one tenant.

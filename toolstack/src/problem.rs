@@ -22,6 +22,13 @@ pub fn images_missing(images: Vec<Sha256>) -> Problem {
     ApiError { images, ..ApiError::new(ErrorKind::ImagesMissing, message).help(help) }
 }
 
+/// Guests of this kind cannot boot from their disks here.
+#[must_use]
+pub fn no_loader() -> Problem {
+    let message = "The guest has no `kernel`, and this host has no boot loader for guests of its kind";
+    ApiError::new(ErrorKind::Invalid, message).help("give it a `kernel`")
+}
+
 /// Of Builder.
 #[must_use]
 pub fn of_builder(error: &builder::Error) -> Problem {

@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use ennead_guest::GuestConfig;
+use ennead_runtime::boot::BackendVm;
 use ennead_xs_client::{Perm, Right};
+
+use crate::devices::{Device, backend_root};
 
 /// A guest, as far as its tree tells of it.
 #[derive(Debug, Clone)]
@@ -25,6 +28,8 @@ pub struct Guest<'a> {
     pub store_port: u32,
     /// Time since 1970.
     pub started: Duration,
+    /// Its disks and NICs.
+    pub devices: &'a [Device],
 }
 
 /// A node to write.
@@ -74,10 +79,13 @@ pub fn console_backend(toolstack: u16, domid: u16) -> String {
     format!("{}/backend/console/{domid}", home(toolstack))
 }
 
-/// All directories that are a guest's alone: what is removed before it is written, and at the guest's end.
+/// All directories that are a guest's alone: what is removed before it is written, and at the guest's end. Backends let go of a
+/// guest when its directory there goes.
 #[must_use]
-pub fn roots(toolstack: u16, domid: u16, uuid: &str) -> [String; 3] {
-    [home(domid), vm(uuid), console_backend(toolstack, domid)]
+pub fn roots(toolstack: u16, domid: u16, uuid: &str, backends: &[BackendVm]) -> Vec<String> {
+    let mut roots = vec![home(domid), vm(uuid), console_backend(toolstack, domid)];
+    roots.extend(backends.iter().map(|backend| backend_root(backend.domid, backend.device, domid)));
+    roots
 }
 
 /// The nodes, each after the one above it.
@@ -146,12 +154,43 @@ pub fn nodes(guest: &Guest<'_>) -> Vec<Node> {
             ("0/protocol", "vt100"),
         ],
     );
+    for device in guest.devices {
+        tree.device(toolstack, domid, device);
+    }
     tree.0
 }
 
 struct Tree(Vec<Node>);
 
 impl Tree {
+    /// Each end owns its directory and may read the other's; what has all of a guest's at a backend is the toolstack's, so that it
+    /// can be removed when the guest is gone. Both ends begin as `XenbusStateInitialising` (xenbus.h).
+    fn device(&mut self, toolstack: u16, guest: u16, device: &Device) {
+        let (back, front) = (device.backend_path(guest), device.frontend_path(guest));
+        let ends = |owner, reader| {
+            vec![Perm { access: Right::None, domid: owner }, Perm { access: Right::Read, domid: reader }]
+        };
+        let backend = device.backend.0;
+        let root = backend_root(device.backend, device.kind, guest);
+        if !self.0.iter().any(|node| node.path == root) {
+            let mut readable = ends(toolstack, backend);
+            readable.push(Perm { access: Right::Read, domid: guest });
+            self.add(&root, "", Some(&readable));
+        }
+        self.add(&back, "", Some(&ends(backend, guest)));
+        self.all(
+            &back,
+            &[("frontend", &front), ("frontend-id", &guest.to_string()), ("online", "1"), ("state", "1")],
+        );
+        self.add(&front, "", Some(&ends(guest, backend)));
+        self.all(&front, &[("backend", &back), ("backend-id", &backend.to_string()), ("state", "1")]);
+        for (path, nodes) in [(&back, &device.back), (&front, &device.front)] {
+            for (name, value) in nodes {
+                self.add(&format!("{path}/{name}"), value, None);
+            }
+        }
+    }
+
     fn add(&mut self, path: &str, value: &str, perms: Option<&Vec<Perm>>) {
         self.0.push(Node { path: path.to_owned(), value: value.to_owned(), perms: perms.cloned() });
     }
@@ -167,12 +206,23 @@ impl Tree {
 mod tests {
     use std::collections::BTreeMap;
 
+    use ennead_runtime::boot::DeviceKind;
+    use ennead_xen::DomId;
+
     use super::*;
+
+    fn backends() -> [BackendVm; 2] {
+        [("blkback", 9, DeviceKind::Vbd), ("netback", 10, DeviceKind::Vif)].map(|(name, domid, device)| {
+            BackendVm { name: name.parse().unwrap(), domid: DomId(domid), device }
+        })
+    }
 
     fn tree(config: &str) -> BTreeMap<String, Node> {
         let text = format!("name = \"web\"\nkind = \"pvh\"\nkernel = \"image:k\"\n{config}");
         let config = ennead_guest::parse_toml("a.toml", &text).unwrap_or_else(|e| panic!("{e}")).config;
+        let devices = crate::devices::devices(&config, "u", &backends()).unwrap();
         let guest = Guest {
+            devices: &devices,
             domid: 1024,
             toolstack: 8,
             config: &config,
@@ -212,6 +262,31 @@ mod tests {
         assert!(!tree.contains_key("/local/domain/1024/cpu/2/availability"));
     }
 
+    const DEVICES: &str = "disk = [{ vdev = \"xvda\", source = \"d\" }]\nvif = [{}]";
+
+    #[test]
+    fn each_end_of_a_device_owns_its_directory_and_reads_the_other() {
+        let tree = tree(&format!("memory-mib = 64\n{DEVICES}"));
+        for (path, owner, reader) in [
+            ("/local/domain/9/backend/vbd/1024/51712", 9, 1024),
+            ("/local/domain/1024/device/vbd/51712", 1024, 9),
+            ("/local/domain/10/backend/vif/1024/0", 10, 1024),
+            ("/local/domain/1024/device/vif/0", 1024, 10),
+        ] {
+            let perms = tree[path].perms.as_ref().expect("set");
+            let shown: Vec<_> = perms.iter().map(|perm| (perm.access, perm.domid)).collect();
+            assert_eq!(shown, [(Right::None, owner), (Right::Read, reader)], "{path}");
+        }
+        let perms = tree["/local/domain/9/backend/vbd/1024"].perms.as_ref().expect("set");
+        let shown: Vec<_> = perms.iter().map(|perm| (perm.access, perm.domid)).collect();
+        assert_eq!(shown, [(Right::None, 8), (Right::Read, 9), (Right::Read, 1024)]);
+        assert_eq!(
+            tree["/local/domain/1024/device/vbd/51712/backend"].value,
+            "/local/domain/9/backend/vbd/1024/51712"
+        );
+        assert_eq!(tree["/local/domain/9/backend/vbd/1024/51712/frontend-id"].value, "1024");
+    }
+
     #[test]
     fn a_guest_writes_where_xls_guests_do_and_nowhere_else() {
         let tree = tree("memory-mib = 64");
@@ -225,7 +300,7 @@ mod tests {
         let mut expected = GUESTS_OWN;
         expected.sort_unstable();
         assert_eq!(owned, expected);
-        for root in roots(8, 1024, "u") {
+        for root in roots(8, 1024, "u", &[]) {
             let perms = tree[&root].perms.as_ref().expect("set");
             let shown: Vec<_> = perms.iter().map(|perm| (perm.access, perm.domid)).collect();
             assert_eq!(shown, [(Right::None, 8), (Right::Read, 1024)], "{root}");
@@ -234,8 +309,8 @@ mod tests {
 
     #[test]
     fn every_node_is_below_a_root_and_every_path_can_be() {
-        let roots = roots(8, 1024, "u");
-        for path in tree("memory-mib = 64\nmax-vcpus = 128").keys() {
+        let roots = roots(8, 1024, "u", &backends());
+        for path in tree(&format!("memory-mib = 64\nmax-vcpus = 128\n{DEVICES}")).keys() {
             assert!(roots.iter().any(|root| path.starts_with(root.as_str())), "{path}");
             assert!(ennead_xs_wire::path::is_valid(path.as_bytes()), "{path}");
         }

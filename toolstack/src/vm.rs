@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::Child;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::console::protocol::{Reply, Request};
 use crate::console::{client, process};
 use crate::images::Images;
 use crate::line::{self, Channel};
+use crate::loader::Loaders;
 use crate::manager::{Manager, Peers};
 use crate::xenstore::Store;
 use crate::{http, line::Ends};
@@ -57,7 +59,8 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     let offered = Wire::offer(builder.domid)?;
     let line = params.server(PCIBACK).map(open_line).transpose()?;
     let store = XenStore::open(PATIENCE)?;
-    let images = Images::new(Images::limit_for(available_memory()?));
+    let loaders = Loaders::take(Path::new("/")).context("Cannot read the boot loaders")?;
+    let images = Images::new(Images::limit_for(available_memory()?), loaders);
     info!(image_kib = images.limit() / 1024, "memory");
     seal(&console)?;
     // The console process goes on to open its device, whose node is in the same /dev.
@@ -122,8 +125,8 @@ async fn serve(opened: Opened) -> anyhow::Result<Infallible> {
     health.report()?;
     let limits = greet(&builder).await?;
     let domid = store.own_domid().await.context("Cannot find this VM's domid")?;
-    let name = params.vm.to_string();
-    let manager = Manager::new(name, domid, limits, images, Peers { builder, store, console });
+    let (name, backends) = (params.vm.to_string(), params.backends);
+    let manager = Manager::new(name, domid, limits, images, Peers { builder, store, console, backends });
     manager.find().await.context("Cannot find the guests")?;
     let (operators, ends) = line::line();
     let (connections, operating) = ennead_line::serve(operators);

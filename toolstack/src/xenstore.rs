@@ -68,7 +68,7 @@ impl Store {
     ///
     /// # Errors
     /// XenStore's; nothing is changed then.
-    pub async fn plant(&self, roots: [String; 3], nodes: Vec<Node>) -> Result<(), Error> {
+    pub async fn plant(&self, roots: Vec<String>, nodes: Vec<Node>) -> Result<(), Error> {
         self.run(move |xenstore| {
             xenstore.transaction(|t| {
                 roots.iter().try_for_each(|root| t.rm(root))?;
@@ -85,11 +85,23 @@ impl Store {
     ///
     /// # Errors
     /// XenStore's; the rest is removed all the same.
-    pub async fn fell(&self, roots: [String; 3]) -> Result<(), Error> {
+    pub async fn fell(&self, roots: Vec<String>) -> Result<(), Error> {
         // Not in one transaction: one that cannot be removed does not keep the others.
         self.run(move |xenstore| {
             let failed: Vec<Error> = roots.iter().filter_map(|root| xenstore.rm(root).err()).collect();
             failed.into_iter().next().map_or(Ok(()), Err)
+        })
+        .await
+    }
+
+    /// The value of a node that need not be there.
+    ///
+    /// # Errors
+    /// XenStore's.
+    pub async fn value(&self, path: String) -> Result<Option<Vec<u8>>, Error> {
+        self.run(move |xenstore| match xenstore.read(&path) {
+            Err(e) if e.errno() == Some(ennead_xs_client::Errno::Enoent) => Ok(None),
+            value => value.map(Some),
         })
         .await
     }

@@ -10,6 +10,7 @@ pub mod action;
 pub mod bench;
 pub mod client;
 pub mod daemon;
+pub mod debian;
 pub mod differential;
 pub mod generate;
 pub mod ours;

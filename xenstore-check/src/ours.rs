@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::daemon::Ours;
-use crate::peer::run;
+use crate::debian::run;
 
 #[derive(Debug, Deserialize)]
 struct Metadata {

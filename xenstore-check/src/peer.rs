@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use crate::debian;
+
 /// Debian's packages with C xenstored, oxenstored, test-xenstore and the command line tools.
 const PACKAGES: [&str; 2] = ["xen-utils-4.17", "xenstore-utils"];
 /// Where the first package keeps its programs.
@@ -90,22 +92,8 @@ fn unpacked(cache: &Path) -> Result<PathBuf> {
         .prefix("xen-utils-download-")
         .tempdir_in(cache)
         .with_context(|| format!("Cannot make a folder in {}", cache.display()))?;
-    let mut apt = Command::new("apt-get");
-    if rustix::process::geteuid().is_root() {
-        apt.args(["-o", "APT::Sandbox::User=root"]);
-    }
-    run(apt.arg("download").args(PACKAGES).current_dir(scratch.path()))
-        .context("Cannot download Xen's tools; is `apt-get update` due?")?;
-    let root = scratch.path().join("root");
-    let mut version = String::new();
-    for file in fs::read_dir(scratch.path()).context("Cannot list the download")?.filter_map(Result::ok) {
-        let path = file.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            version = run(Command::new("dpkg-deb").arg("-f").arg(&path).arg("Version"))?;
-            run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&root))?;
-        }
-    }
-    let place = cache.join(format!("xen-utils-{}", version.trim()));
+    let root = debian::unpack(&PACKAGES, scratch.path()).context("Cannot get Xen's tools")?;
+    let place = cache.join(format!("xen-utils-{}", debian::candidate(PACKAGES[0])?));
     if let Err(error) = fs::rename(&root, &place) {
         // Somebody else may have been faster.
         anyhow::ensure!(is_whole(&place), "Cannot move the packages to {}: {error}", place.display());
@@ -144,21 +132,4 @@ fn compile(library: &Path) -> Result<()> {
     let status = child.wait().context("Cannot wait for `cc`")?;
     anyhow::ensure!(status.success(), "fakexen.c does not compile");
     Ok(())
-}
-
-/// Runs a command to its end and gives what it printed.
-///
-/// # Errors
-/// When it does not start or fails, with what it said.
-pub(crate) fn run(command: &mut Command) -> Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("Cannot start `{name}`"))?;
-    anyhow::ensure!(
-        output.status.success(),
-        "`{name}` failed ({}): {}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr).trim_end()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

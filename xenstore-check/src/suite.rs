@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::daemon::Daemon;
-use crate::peer::{Peers, run};
+use crate::debian::run;
+use crate::peer::Peers;
 
 /// Runs everything; a line for each part that passed.
 ///

@@ -1,8 +1,8 @@
 //! Who builds VMs (bootstrapper, Builder) tells State of them through a channel of its own, and keeps the trees of service VMs.
 
 use ennead_channel::List;
-use ennead_channel::xenstore::{Reply, Request, part};
-use ennead_xenstore_state::{Conn, Head, Identity, Role, State};
+use ennead_channel::xenstore::{self, Device, Reply, Request, part};
+use ennead_xenstore_state::{Backend, Conn, DeviceKind, Head, Identity, Role, State};
 use ennead_xs_wire::{self as wire, Errno, Message, Op};
 
 /// One such client.
@@ -36,8 +36,9 @@ impl Controller {
                 state.created(domid, manager);
                 Reply::Done
             }
-            Request::Toolstack { domid } => {
-                state.set_role(domid, Role::Toolstack { backends: Vec::new() });
+            Request::Toolstack { domid, backends } => {
+                let backends = backends.iter().map(|&one| served(one)).collect();
+                state.set_role(domid, Role::Toolstack { backends });
                 Reply::Done
             }
             Request::Introduce { domid, port, manager } => done(state.introduce(domid, port, manager)),
@@ -91,6 +92,14 @@ impl Controller {
         }
         answer
     }
+}
+
+fn served(backend: xenstore::Backend) -> Backend {
+    let kind = match backend.device {
+        Device::Vbd => DeviceKind::Vbd,
+        Device::Vif => DeviceKind::Vif,
+    };
+    Backend { domid: backend.domid, kind }
 }
 
 impl Answer {

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use ennead_channel::xenstore::Request;
-use ennead_launch::{Launcher, Life};
+use ennead_launch::{Launcher, Lend, Life};
 use ennead_manifest::{Kind, RestartPolicy, Vm};
 use ennead_xen::{DomId, DomainInfo, DomainState, EventChannels, ShutdownReason};
 use tracing::{error, info, warn};
 
 use super::Host;
+use super::lending::Loan;
 use crate::restarts::Next;
 
 /// How long a destroyed domain may still be there because somebody holds a page of it: Logic, which is told to let go.
@@ -41,6 +42,7 @@ impl Host {
             if let Err(e) = self.control.destroy_domain(domid) {
                 error!(domid = domid.0, cause = %e, "not-destroyed");
             }
+            self.reclaim(domid);
             if let Some(vm) = vm {
                 self.dead(&vm);
             }
@@ -79,6 +81,7 @@ impl Host {
         }
         self.let_go(DomId(vm.domid));
         self.control.destroy_domain(DomId(vm.domid))?;
+        self.reclaim(DomId(vm.domid));
         if vm.xenstore.is_none() {
             self.tell(Request::Died { domid: vm.domid });
         }
@@ -155,9 +158,16 @@ impl Host {
     fn try_build(&mut self, name: &str) -> anyhow::Result<(DomId, u64)> {
         let vm = self.ledger.begin_build(name, self.me)?;
         let domid = DomId(vm.domid);
+        if let Some(Err(missing)) = self.loans.get(&domid) {
+            self.ledger.end_build(domid, false);
+            return Err(missing.clone().into());
+        }
         let known = vm.xenstore.is_some() && self.restarts.is_pending(domid);
         let result = self.launch(&vm, if known { Life::Again } else { Life::New });
         self.ledger.end_build(domid, result.is_ok());
+        if result.is_err() {
+            self.reclaim(domid);
+        }
         let memory_kib = result?;
         self.restarts.healthy(domid, Instant::now());
         self.attach(&vm)?;
@@ -168,12 +178,18 @@ impl Host {
         let domid = DomId(vm.domid);
         // Its own set of ports, so that waiting for a report swallows no other event.
         let events = EventChannels::open().map_err(|source| ennead_launch::Error::Xen { domid, source })?;
+        let functions = self.loans.get(&domid).and_then(|loan| loan.as_deref().ok());
+        let mut loan = match (functions, self.pciback.as_mut()) {
+            (Some(functions), Some(pciback)) => Some(Loan { pciback, borrower: domid, functions }),
+            _ => None,
+        };
         let mut launcher = Launcher {
             control: &self.control,
             events: &events,
             store: &self.store,
             me: self.me,
             xenstore: self.xenstore.as_mut(),
+            devices: loan.as_mut().map(|loan| loan as &mut dyn Lend),
         };
         let started = launcher.start(vm, life)?;
         info!(vm = %vm.name, domid = domid.0, memory_kib = started.memory_kib, "built");
@@ -186,6 +202,7 @@ impl Host {
         let domid = DomId(vm.domid);
         self.let_go(domid);
         self.control.destroy_domain(domid)?;
+        self.reclaim(domid);
         self.restarts.forget(domid);
         self.dead(&vm);
         if !self.await_gone(domid)? {

@@ -168,7 +168,7 @@ async fn create(
             ApiError::new(ErrorKind::Quota, "The tenant may use 512 MiB of memory, and 0 MiB are in use");
         return Err(error.help("give the guest less memory").into());
     }
-    memory.has(&[&[kernel][..], ramdisk.as_slice()].concat())?;
+    memory.has(&[kernel.as_slice(), ramdisk.as_slice()].concat())?;
     let guest = Guest {
         name: config.name.clone(),
         uuid: "6a1f2f0e-9b0c-4d53-9c86-0d4f5d1c8f11".to_owned(),
@@ -184,7 +184,8 @@ async fn create(
     };
     memory.next += 1;
     let used = |sha256| UsedImage { sha256, present: true };
-    let info = GuestInfo { guest: guest.clone(), config, kernel: used(kernel), ramdisk: ramdisk.map(used) };
+    let info =
+        GuestInfo { guest: guest.clone(), config, kernel: kernel.map(used), ramdisk: ramdisk.map(used) };
     memory.event(&guest, What::Created);
     memory.guests.insert(guest.name.clone(), info);
     Ok((StatusCode::CREATED, Json(guest)))
@@ -195,7 +196,7 @@ async fn info(Shared(memory): Remembered, Part(name): Part<String>) -> Result<Js
     let left = memory.shuts_down_after;
     let stored = memory.images.keys().copied().collect::<Vec<_>>();
     let info = memory.guest(&name)?;
-    for used in std::iter::once(&mut info.kernel).chain(&mut info.ramdisk) {
+    for used in info.kernel.iter_mut().chain(&mut info.ramdisk) {
         used.present = stored.contains(&used.sha256);
     }
     if info.guest.state == State::Dying {
@@ -235,7 +236,7 @@ async fn act(
         (Action::Shutdown, _) => (State::Dying, What::ShutDown { reason: Shutdown::Poweroff }),
         (Action::Reboot, _) => {
             let images: Vec<Sha256> =
-                std::iter::once(&info.kernel).chain(&info.ramdisk).map(|image| image.sha256).collect();
+                info.kernel.iter().chain(&info.ramdisk).map(|image| image.sha256).collect();
             memory.has(&images)?;
             (State::Running, What::RebootAsked)
         }

@@ -37,6 +37,24 @@ fn create_uploads_what_is_missing() {
 }
 
 #[test]
+fn a_guest_without_a_kernel_boots_from_its_disk() {
+    let fake = with_files();
+    let text = "name = \"own\"\nkind = \"pvh\"\nmemory-mib = 64\n[[disk]]\nvdev = \"xvda\"\nsource = \"d\"\n";
+    write(&fake, "own.toml", text);
+    check(
+        &fake,
+        &["create", "own.toml"],
+        &expect![[r#"
+        own: domid 1024, running
+    "#]],
+    );
+    let output = ennead(&fake, &["info", "own"]).output().unwrap();
+    let shown = crate::text(fake.folder(), &output);
+    assert!(shown.contains("the one on its disk") && !shown.contains("ramdisk"), "{shown}");
+    assert!(fake.memory().images.is_empty());
+}
+
+#[test]
 fn create_reads_xl_and_warns() {
     let fake = with_files();
     write(&fake, "old.cfg", "name = 'old'\ntype = 'pv'\nkernel = 'vmlinuz'\nmemory = 32\nvnc = 1\n");

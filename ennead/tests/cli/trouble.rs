@@ -148,20 +148,6 @@ fn files_that_are_not_right() {
         exit status: 2
     "#]],
     );
-    write(
-        &fake,
-        "disk.toml",
-        "name = \"web\"\nkind = \"pv\"\nmemory-mib = 64\n[[disk]]\nvdev = \"xvda\"\nsource = \"d\"\naccess = \"w\"\n",
-    );
-    check(
-        &fake,
-        &["create", "disk.toml"],
-        &expect![[r#"
-        stderr: error: disk.toml names no kernel, and guests cannot boot from their disks yet
-        stderr: help: give it a `kernel`
-        exit status: 2
-    "#]],
-    );
     write(&fake, "large.toml", " ".repeat(100_000));
     check(
         &fake,

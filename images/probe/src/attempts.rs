@@ -151,6 +151,7 @@ pub fn builder(
     matrix.note("settime64", "xen", Avc("settime"), probe.set_time());
     matrix.note("firmware_info", "xen", Avc("firmware"), probe.firmware_info());
     matrix.note("machine_memory_map", "xen", Avc("memorymap"), probe.machine_memory_map());
+    interrupt_setup(matrix, &probe);
     hardware_setup(matrix, &probe);
     for (name, label) in &labels.forbidden {
         let sid = control.sid_of(label)?;
@@ -203,9 +204,13 @@ pub struct Labels {
 fn hardware_setup(matrix: &mut Matrix, probe: &Probe<'_>) {
     let mut note = |op, permission, result| matrix.note(op, "xen", Avc(permission), result);
     note("apic_read", "readapic", probe.read_apic());
-    note("setup_gsi", "setup", probe.setup_gsi(GSI));
     note("pci_device_add", "plug", probe.plug_device());
     note("pci_mmcfg_reserved", "setup", probe.mmcfg());
+}
+
+/// An interrupt's route: a sealed pciback sets it when a device has been reset.
+fn interrupt_setup(matrix: &mut Matrix, probe: &Probe<'_>) {
+    matrix.note("setup_gsi", "xen", Avc("setup"), probe.setup_gsi(GSI));
 }
 
 /// Labels that have a number in a policy of this size; a number without a label is the unlabeled one.
@@ -260,6 +265,7 @@ pub fn xenstore(matrix: &mut Matrix, control: &Control, me: DomId, others: &[Oth
     matrix.note("settime64", "xen", Avc("settime"), probe.set_time());
     matrix.note("firmware_info", "xen", Avc("firmware"), probe.firmware_info());
     matrix.note("machine_memory_map", "xen", Avc("memorymap"), probe.machine_memory_map());
+    interrupt_setup(matrix, &probe);
     hardware_setup(matrix, &probe);
     create_any(matrix, control);
     for other in others {

@@ -63,7 +63,7 @@ impl Stage {
 fn configurations(setup: &Setup, folder: &Path) -> Result<()> {
     let files = guest::debian(&setup.cache, setup.progress)?;
     let small = guest::small_kernel(&setup.cache, setup.progress)?;
-    let busybox = guest::ramdisk(&setup.cache, setup.progress, false)?;
+    let busybox = guest::ramdisk(&setup.cache, setup.progress, None)?;
     let (kernel, ramdisk) = (files.kernel.display(), files.ramdisk.display());
     let pvh = format!(
         "name = \"pvh\"\nkind = \"pvh\"\nkernel = \"{kernel}\"\nramdisk = \"{ramdisk}\"\n\

@@ -1,9 +1,11 @@
 //! Scenarios: what must hold on a real host, as named checks. `./run --check NAME` and the end-to-end tests run the same.
 
 pub mod boot;
+pub mod drivers;
 pub mod fault;
 pub mod firmware;
 pub mod guests;
+pub mod lending;
 pub mod power;
 pub mod privileges;
 pub mod refuse;
@@ -175,7 +177,7 @@ impl std::fmt::Debug for Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 14] = [
+pub const ALL: [Scenario; 16] = [
     Scenario {
         name: "boot",
         about: "the host starts, has no Dom0, is sealed off, stays quiet, goes off",
@@ -221,6 +223,16 @@ pub const ALL: [Scenario; 14] = [
         name: "cycles",
         about: "200 guests come and go, and nothing is left of them",
         run: guests::cycles,
+    },
+    Scenario {
+        name: "lending",
+        about: "driver VMs have their controllers to themselves, and again after restarts",
+        run: lending::run,
+    },
+    Scenario {
+        name: "drivers",
+        about: "guests have disks and networks, and keep them while their backends are killed",
+        run: drivers::run,
     },
     Scenario { name: "power", about: "restart and power-off from the console", run: power::run },
     Scenario {

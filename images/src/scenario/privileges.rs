@@ -27,7 +27,7 @@ const MACHINE_MIB: u32 = 512;
 const ATTEMPTS: [(Kind, Phase, u64); 5] = [
     (Kind::Builder, Phase::Running, 182),
     (Kind::Pciback, Phase::Starting, 242),
-    (Kind::Pciback, Phase::Running, 249),
+    (Kind::Pciback, Phase::Running, 248),
     (Kind::XenstoreState, Phase::Running, 249),
     (Kind::XenstoreLogic, Phase::Running, 247),
 ];
@@ -118,7 +118,10 @@ fn without_toolstack(manifest: &mut toml::Table) {
 
 /// What a probing VM has to know, and that Linux is to leave it to Xen what it may do.
 fn options(plan: &Plan, vm: &Vm) -> String {
-    let there = |other: &&Vm| !matches!(other.kind, Kind::Bootstrapper | Kind::Toolstack);
+    // The machine has no controller for a driver VM.
+    let there = |other: &&Vm| {
+        !matches!(other.kind, Kind::Bootstrapper | Kind::Toolstack | Kind::Blkback | Kind::Netback)
+    };
     let others = plan.vms.iter().filter(there).filter(|other| other.name != vm.name);
     let others: Vec<String> = others.map(|other| format!("{}:{}", other.name, other.domid)).collect();
     let (domid, others) = (vm.domid, others.join(","));

@@ -47,7 +47,7 @@ write-host-console = "a test"
 
 pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let small = guest::small_kernel(&setup.cache, setup.progress)?;
-    let busybox = guest::ramdisk(&setup.cache, setup.progress, false)?;
+    let busybox = guest::ramdisk(&setup.cache, setup.progress, None)?;
     let folder = setup.cache.temporary("tenants")?;
     let file = folder.path().join("victim.toml");
     let text = format!(

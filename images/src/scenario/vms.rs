@@ -15,7 +15,7 @@ const SLACK_KIB: u64 = 64;
 const EXTRA: &str = r#"
 [vm.idle]
 kind = "toolstack"
-domid = 9
+domid = 11
 kernel = "service"
 program = "probe-idle"
 memory-mib = 32
@@ -26,7 +26,7 @@ write-host-console = "a test"
 
 [vm.broken]
 kind = "toolstack"
-domid = 10
+domid = 12
 kernel = "service"
 program = "pciback"
 memory-mib = 32
@@ -69,7 +69,7 @@ fn life(session: &mut Session) -> Result<String> {
     session.command("build idle", |m| m.is("builder", "healthy") && m.value("vm") == Some("idle"))?;
     let list = session.list()?;
     let idle = list.vms.iter().find(|vm| vm.name == "idle").context("`idle` is not listed")?;
-    anyhow::ensure!((idle.domid, idle.flask_type.as_str()) == (9, "toolstack_t"), "{idle:?}");
+    anyhow::ensure!((idle.domid, idle.flask_type.as_str()) == (11, "toolstack_t"), "{idle:?}");
     session.command("destroy idle", |m| m.is("builder", "destroyed"))?;
     anyhow::ensure!(session.list()?.vms.iter().all(|vm| vm.name != "idle"), "`idle` is still listed");
     Ok(String::new())
@@ -79,7 +79,7 @@ fn broken(session: &mut Session) -> Result<String> {
     let failed = session.command("build broken", |m| m.is("builder", "failed"))?;
     anyhow::ensure!(failed.value("vm") == Some("broken"), "{failed}");
     let cause = failed.value("cause").unwrap_or_default();
-    anyhow::ensure!(cause.contains("d10 stopped before it was healthy: crash"), "{cause}");
+    anyhow::ensure!(cause.contains("d12 stopped before it was healthy: crash"), "{cause}");
     anyhow::ensure!(session.list()?.vms.iter().all(|vm| vm.name != "broken"), "`broken` is still listed");
     Ok(String::new())
 }

@@ -18,7 +18,7 @@ const SLACK_KIB: u64 = 256;
 const EXTRA: &str = r#"
 [vm.ring]
 kind = "toolstack"
-domid = 9
+domid = 11
 kernel = "service"
 program = "probe-ring"
 memory-mib = 32
@@ -31,7 +31,7 @@ write-host-console = "a test"
 
 [vm.flaky]
 kind = "toolstack"
-domid = 10
+domid = 12
 kernel = "service"
 kernel-options = "probe.crash=always"
 program = "probe-ring"
@@ -150,13 +150,13 @@ fn given_up(session: &mut Session) -> Result<String> {
     })?;
     let tries = session.timeline.entries().iter().filter(|(_, m)| healthy(m, "flaky")).count();
     anyhow::ensure!(tries == 5, "it was built {tries} times");
-    no_nodes(session, "/local/domain/10")?;
+    no_nodes(session, "/local/domain/12")?;
     Ok(format!("built {tries} times"))
 }
 
 fn destroyed(session: &mut Session) -> Result<String> {
     session.command("destroy ring", |m| m.is("builder", "destroyed"))?;
-    no_nodes(session, "/local/domain/9")?;
+    no_nodes(session, "/local/domain/11")?;
     Ok(String::new())
 }
 
@@ -183,8 +183,8 @@ fn beat(session: &mut Session) -> Result<u64> {
 }
 
 fn number(session: &mut Session, name: &str) -> Result<u64> {
-    let node = session.store("/local/domain/9/data")?;
-    let value = node.get(&format!("/local/domain/9/data/{name}"));
+    let node = session.store("/local/domain/11/data")?;
+    let value = node.get(&format!("/local/domain/11/data/{name}"));
     value.with_context(|| format!("no `{name}` in {node:?}"))?.parse().context("no number")
 }
 

@@ -14,8 +14,8 @@ use crate::Sha256;
 pub struct CreateGuest {
     /// What it is.
     pub config: GuestConfig,
-    /// Its kernel.
-    pub kernel: Sha256,
+    /// Its kernel; `None` if it boots from its disk.
+    pub kernel: Option<Sha256>,
     /// Its ramdisk.
     pub ramdisk: Option<Sha256>,
     /// Whether it stays paused until it is unpaused.
@@ -59,8 +59,8 @@ pub struct GuestInfo {
     pub guest: Guest,
     /// What it is to be.
     pub config: GuestConfig,
-    /// Its kernel.
-    pub kernel: UsedImage,
+    /// Its kernel; `None` if it boots from its disk.
+    pub kernel: Option<UsedImage>,
     /// Its ramdisk.
     pub ramdisk: Option<UsedImage>,
 }

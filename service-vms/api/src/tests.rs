@@ -43,7 +43,7 @@ fn a_guest_to_create() {
     let config = parse_toml("web.toml", "name = \"web\"\nkind = \"pv\"\nkernel = \"/k\"\nmemory-mib = 64\n")
         .unwrap()
         .config;
-    let request = CreateGuest { config, kernel: Sha256([0xab; 32]), ramdisk: None, paused: true };
+    let request = CreateGuest { config, kernel: Some(Sha256([0xab; 32])), ramdisk: None, paused: true };
     check(
         &request,
         &expect![[

@@ -145,8 +145,12 @@ async fn a_refusal_is_passed_on() {
 async fn a_guest_is_asked_for_again_under_the_same_key() {
     let config =
         ennead_guest::parse_toml("", "name = \"a\"\nkind = \"pv\"\nkernel = \"/k\"\nmemory-mib = 9\n");
-    let guest =
-        CreateGuest { config: config.unwrap().config, kernel: Sha256([0; 32]), ramdisk: None, paused: false };
+    let guest = CreateGuest {
+        config: config.unwrap().config,
+        kernel: Some(Sha256([0; 32])),
+        ramdisk: None,
+        paused: false,
+    };
     let liar = Liar::new(&[b"", b""]);
     let error = liar.client().create(&guest).await.unwrap_err();
     assert!(matches!(error, Error::Broken { .. }), "{error:?}");

@@ -201,6 +201,8 @@ fn controller() -> impl Strategy<Value = Controller> {
             vendor,
             device,
             driver: Text::new(&driver),
+            has_msi: class % 2 == 0,
+            has_reset: vendor % 2 == 0,
         },
     )
 }
@@ -213,6 +215,8 @@ fn reply() -> impl Strategy<Value = Reply> {
                 more,
                 controllers: List::new(list).expect("short enough"),
             }),
+        Just(Reply::Seized),
+        Just(Reply::Lent),
         Just(Reply::Sealed),
         Just(Reply::PoweringOff),
         Just(Reply::Rebooting),
@@ -229,6 +233,8 @@ fn the_longest_reply_fits() {
         vendor: u16::MAX,
         device: u16::MAX,
         driver: Text::new(&"d".repeat(99)),
+        has_msi: true,
+        has_reset: true,
     };
     let reply = Reply::Controllers {
         index: u16::MAX,
@@ -260,7 +266,7 @@ fn a_list_that_announces_too_much_is_refused() {
     // id 1, Controllers, index 0, more false, then the announced length, and plenty of bytes.
     for (announced, fine) in [(CONTROLLERS_PER_REPLY, true), (CONTROLLERS_PER_REPLY + 1, false)] {
         let mut bytes = vec![1, 0, 0, 0, u8::try_from(announced).unwrap()];
-        bytes.extend(vec![0; 5 * announced]);
+        bytes.extend(vec![0; 7 * announced]);
         assert_eq!(decode::<Tagged<Reply>>(&bytes).is_ok(), fine, "{announced}");
     }
     // The same with a length of 2^32 - 1.

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use crate::memory::bytes;
-use crate::{BoxError, Built, Construction, Error, Hypervisor, Kernel, Spec};
+use crate::{BoxError, Built, Construction, Error, Hypervisor, Prepared, Spec};
 use ennead_xen::DomId;
 
 /// Bytes of a ramdisk in parts: each is padded to 4 bytes, and they are put one after the other. Linux reads such rows of
@@ -28,7 +28,7 @@ fn padded(part: &[u8]) -> u64 {
 pub fn build<R>(
     h: R,
     spec: Spec,
-    kernel: &Kernel<'_>,
+    kernel: &Prepared,
     ramdisk: &[&[u8]],
     prepare: impl FnOnce(DomId) -> Result<String, BoxError>,
 ) -> Result<Built, Error>

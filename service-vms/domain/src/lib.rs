@@ -1,6 +1,7 @@
 //! Builds 64-bit PV and PVH domains: a kernel's plan, its bytes and a ramdisk's in; a paused domain out.
 //!
-//! [`Kernel`] reads kernel files, wherever that is done; its [`KernelPlan`] is all that a builder must know of one.
+//! `Kernel` reads kernel files, wherever that is done; its [`KernelPlan`] is all that a builder must know of one, and [`Prepared`] is
+//! a plan with the bytes that belong to it.
 //! [`Construction`] builds, step by step, from plan and bytes that come from somebody else: it believes neither.
 //! [`build()`] does it at once. Xen is behind the [`Hypervisor`] trait. The rules are those of Xen's public headers (`xen.h`
 //! 'Start-of-day memory layout', `elfnote.h`, `arch-x86/hvm/start_info.h`) and docs/misc/pvh.pandoc.
@@ -19,14 +20,17 @@ mod build;
 mod construction;
 mod error;
 mod hypervisor;
+#[cfg(feature = "image")]
 mod image;
 mod layout;
 mod memory;
 mod plan;
+mod prepared;
 mod pv;
 mod pvh;
 #[cfg(feature = "xen")]
 mod real;
+#[cfg(feature = "image")]
 mod unpack;
 
 #[cfg(test)]
@@ -40,9 +44,11 @@ pub use build::{build, ramdisk_bytes};
 pub use construction::{Built, Construction, MAX_CMDLINE, MAX_VCPUS, Peer, Spec};
 pub use error::{BoxError, Error};
 pub use hypervisor::{Hypervisor, Limits, NewDomain, Pages, Vcpu0};
+#[cfg(feature = "image")]
 pub use image::{ImageError, Kernel};
 pub use layout::{LayoutError, MAX_MEMORY_MIB};
 pub use plan::{KernelPlan, MAX_SEGMENTS, Mode, PlanError, PvEntry, Segment};
+pub use prepared::{Prepared, PreparedError};
 pub use pvh::paging_pool_kib;
 #[cfg(feature = "xen")]
 pub use real::RealError;

@@ -2,7 +2,9 @@
 
 use crate::fake::{Fake, FakeError, SHARED_INFO};
 use crate::synth::{self, BASE, linux, noise};
-use crate::{Built, Construction, Error, Kernel, LayoutError, Limits, MAX_VCPUS, Spec, build, ramdisk_bytes};
+use crate::{
+    Built, Construction, Error, Kernel, LayoutError, Limits, MAX_VCPUS, Prepared, Spec, build, ramdisk_bytes,
+};
 use ennead_xen::{DomId, DomainKind, GrantRef, Port, Sid};
 
 pub(crate) const STORE: DomId = DomId(2);
@@ -40,21 +42,26 @@ pub(crate) fn case() -> Case {
 impl Case {
     pub(crate) fn build(&self, fake: &Fake) -> Result<Built, Error> {
         let parts: Vec<&[u8]> = self.ramdisk.iter().map(Vec::as_slice).collect();
-        let kernel = Kernel::parse(&self.kernel, 128 << 20).unwrap();
+        let kernel = self.prepared();
         build(fake, self.spec(&kernel), &kernel, &parts, |d| {
             assert!(fake.state.borrow().created.is_some_and(|c| c.domid == d));
             Ok(self.extra.map(str::to_owned)?)
         })
     }
 
-    pub(crate) fn spec(&self, kernel: &Kernel<'_>) -> Spec {
+    fn prepared(&self) -> Prepared {
+        let kernel = Kernel::parse(&self.kernel, 128 << 20).unwrap();
+        Prepared::read(&kernel.prepare(self.kind).unwrap()).unwrap()
+    }
+
+    pub(crate) fn spec(&self, kernel: &Prepared) -> Spec {
         let parts: Vec<&[u8]> = self.ramdisk.iter().map(Vec::as_slice).collect();
         Spec {
             domid: DomId(7),
             sid: Sid(40),
             memory_mib: self.memory_mib,
             vcpus: self.vcpus,
-            kernel: kernel.plan(self.kind).unwrap(),
+            kernel: kernel.plan().clone(),
             ramdisk_bytes: ramdisk_bytes(&parts),
             cmdline: self.cmdline.clone(),
             extra_bytes: EXTRA,
@@ -256,8 +263,8 @@ fn a_failed_or_long_preparation_destroys() {
     }
     let fake = Fake::default();
     let panics = std::panic::AssertUnwindSafe(|| {
-        let (case, bytes) = (case(), linux().bytes());
-        let kernel = Kernel::parse(&bytes, 0).unwrap();
+        let case = case();
+        let kernel = case.prepared();
         build(&fake, case.spec(&kernel), &kernel, &[], |_| panic!("as told"))
     });
     assert!(std::panic::catch_unwind(panics).is_err());
@@ -302,8 +309,7 @@ fn the_size_that_is_said_to_do_does() {
         for ramdisk in [0, 1, 5 << 20, 100 << 20] {
             let case = Case { kind, ramdisk: vec![vec![0; ramdisk]], ..case() };
             let begin = |memory_mib| {
-                let kernel = Kernel::parse(&case.kernel, 1 << 20).unwrap();
-                let spec = Spec { memory_mib, ..case.spec(&kernel) };
+                let spec = Spec { memory_mib, ..case.spec(&case.prepared()) };
                 Construction::begin(&Fake::default(), spec).map(drop)
             };
             let Err(Error::Layout(LayoutError::TooSmall { needs, gives: 1 })) = begin(1) else {

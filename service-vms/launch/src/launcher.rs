@@ -4,19 +4,17 @@ use std::time::{Duration, Instant};
 
 use ennead_channel::FIRST_GREF;
 use ennead_channel::xenstore::Request;
-use ennead_domain::{ImageError, Kernel, Limits, Spec, ramdisk_bytes};
-use ennead_manifest::{Device, Iommu, Kind, Permission, Plan, Vm, context};
+use ennead_domain::{Limits, Prepared, PreparedError, Spec, ramdisk_bytes};
+use ennead_manifest::{Iommu, Kind, Permission, Plan, Vm, context};
 use ennead_runtime::Params;
-use ennead_runtime::boot::{ClientVm, HealthPort, Quota, ServerVm, kernel_options};
-use ennead_xen::{Control, DomId, DomainKind, DomainState, EventChannels, GrantRef, Port, Sid};
+use ennead_runtime::boot::{BackendVm, ClientVm, DeviceKind, HealthPort, Quota, ServerVm, kernel_options};
+use ennead_xen::{Control, DomId, DomainState, EventChannels, GrantRef, Port, Sid};
 
 use crate::store::{Refused, Store};
 use crate::xenstore::{self, Life, XenStore};
 
 /// How long a VM may take from its start to its health report. Emulated machines need seconds, real ones less than one.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(60);
-/// Most that a service VM's kernel may unpack to, in bytes: this much of the memory of who builds it.
-const KERNEL_MAX: usize = 128 << 20;
 /// Bytes kept free on the command line for the health port.
 const HEALTH_BYTES: usize = 128;
 /// How often the state of a VM is looked at while its report is awaited.
@@ -28,13 +26,13 @@ pub enum Error {
     /// One of its images is not the signed one.
     #[error("Image refused")]
     Image(#[from] Refused),
-    /// Its kernel cannot be started as a PV kernel.
+    /// Its kernel is none that was prepared for it.
     #[error("Cannot use the kernel of {domid}")]
     Kernel {
         /// Its domid.
         domid: DomId,
         /// Why.
-        source: ImageError,
+        source: PreparedError,
     },
     /// Its domain could not be built; nothing of it is left.
     #[error("Cannot build {domid}")]
@@ -74,6 +72,14 @@ pub enum Error {
         /// Its domid.
         domid: DomId,
     },
+    /// It did not get its devices.
+    #[error("Cannot lend {domid} its devices")]
+    Devices {
+        /// Its domid.
+        domid: DomId,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// It stopped before it was healthy.
     #[error(
         "{domid} stopped before it was healthy: {reason} (its last words are on the console, prefixed ({domid}))"
@@ -109,6 +115,13 @@ pub fn command_line(plan: &Plan, vm: &Vm) -> Result<String, ennead_runtime::boot
         });
     }
     params.xenstore = ring_peer(plan, vm);
+    if let Some(tenant) = plan.tenants.iter().find(|tenant| tenant.toolstack == vm.name) {
+        for (backend, device) in plan.backends(tenant) {
+            let device = if device == "vbd" { DeviceKind::Vbd } else { DeviceKind::Vif };
+            let name = backend.name.parse()?;
+            params.backends.push(BackendVm { name, domid: DomId(backend.domid), device });
+        }
+    }
     params.quotas =
         vm.quotas.iter().map(|(quota, value)| Quota { name: quota.to_string(), value: *value }).collect();
     let mut words = vec![kernel_options(vm.kind == Kind::Pciback).to_owned()];
@@ -116,9 +129,13 @@ pub fn command_line(plan: &Plan, vm: &Vm) -> Result<String, ennead_runtime::boot
         // Linux otherwise limits privcmd to a VM's own target (XSA-482); what it may do is FLASK's to say.
         words.push("xen_privcmd.unrestricted".into());
     }
-    if vm.devices.contains(&Device::All) {
+    if !vm.devices.is_empty() {
         // 4 MiB of bounce buffers instead of 64 (in slabs of 2 KiB).
         words.push("swiotlb=2048".into());
+    }
+    if vm.kind == Kind::Builder {
+        // All images are in its ramdisk: a tmpfs would take no more than half of the memory.
+        words.push("rootfstype=ramfs".into());
     }
     words.push(vm.kernel_options.clone());
     words.push(params.to_string());
@@ -138,6 +155,15 @@ fn ring_peer(plan: &Plan, vm: &Vm) -> Option<DomId> {
     vm.xenstore.as_ref().and_then(|_| Some(DomId(plan.xenstore_logic()?.domid)))
 }
 
+/// Gives a VM its devices: it exists, is announced, and does not run yet.
+pub trait Lend: std::fmt::Debug {
+    /// Gives them all, or fails.
+    ///
+    /// # Errors
+    /// Why it cannot have one; the VM is destroyed then.
+    fn lend(&mut self, xenstore: &mut XenStore) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
 /// Builds VMs of one boot plan.
 #[derive(Debug)]
 pub struct Launcher<'a> {
@@ -151,6 +177,8 @@ pub struct Launcher<'a> {
     pub me: DomId,
     /// Where VMs are announced; `None` before there is a XenStore.
     pub xenstore: Option<&'a mut XenStore>,
+    /// What gives the VM that is built its devices; `None` for one without.
+    pub devices: Option<&'a mut dyn Lend>,
 }
 
 /// A VM that runs but has not yet said that it is well.
@@ -184,15 +212,14 @@ impl Launcher<'_> {
         let building = sid(&vm.building_type())?;
         let starting = sid(&vm.starting_type())?;
 
-        let unusable = |source| Error::Kernel { domid, source };
-        let kernel = Kernel::parse(&kernel, KERNEL_MAX).map_err(unusable)?;
+        let kernel = Prepared::read(&kernel).map_err(|source| Error::Kernel { domid, source })?;
         let parts: Vec<&[u8]> = ramdisk.iter().map(Vec::as_slice).collect();
         let spec = Spec {
             domid,
             sid: building,
             memory_mib: vm.memory_mib,
             vcpus: vm.vcpus,
-            kernel: kernel.plan(DomainKind::Pv).map_err(unusable)?,
+            kernel: kernel.plan().clone(),
             ramdisk_bytes: ramdisk_bytes(&parts),
             cmdline: command_line(plan, vm).map_err(|e| Error::Name { domid, source: e })?,
             extra_bytes: HEALTH_BYTES,
@@ -218,22 +245,28 @@ impl Launcher<'_> {
             life,
         };
         let ring = built.store.map(|(_, port)| port);
-        self.run(vm, life, starting, ring).inspect_err(|_| self.take_back(&started))?;
+        self.run(plan, vm, life, starting, ring).inspect_err(|_| self.take_back(&started))?;
         Ok(started)
     }
 
     /// Gives a built VM its label, announces it, and lets it run. It does not run before XenStore knows its ring: Linux waits
     /// for answers as soon as it boots.
-    fn run(&mut self, vm: &Vm, life: Life, label: Sid, ring: Option<Port>) -> Result<(), Error> {
+    fn run(&mut self, plan: &Plan, vm: &Vm, life: Life, label: Sid, ring: Option<Port>) -> Result<(), Error> {
         let domid = DomId(vm.domid);
         let xen = |source| Error::Xen { domid, source };
         self.control.relabel(domid, label).map_err(xen)?;
         match (self.xenstore.as_deref_mut(), ring) {
             (Some(xenstore), ring) => {
-                xenstore.announce(vm, life, ring).map_err(|source| Error::XenStore { domid, source })?;
+                xenstore
+                    .announce(plan, vm, life, ring)
+                    .map_err(|source| Error::XenStore { domid, source })?;
             }
             (None, Some(_)) => return Err(Error::NoXenStore { domid }),
             (None, None) => {}
+        }
+        if let Some(devices) = self.devices.as_deref_mut() {
+            let xenstore = self.xenstore.as_deref_mut().ok_or(Error::NoXenStore { domid })?;
+            devices.lend(xenstore).map_err(|source| Error::Devices { domid, source })?;
         }
         self.control.unpause(domid).map_err(xen)
     }
@@ -301,7 +334,7 @@ mod tests {
         assert_eq!(
             line("builder"),
             "quiet console=ttynull earlyprintk=xen keep_bootcon printk.devkmsg=on xen_privcmd.unrestricted \
-             ennead.vm=builder ennead.answers=toolstack:7 ennead.talks-to=xenstore-state:4:9,pciback:3:8"
+             rootfstype=ramfs ennead.vm=builder ennead.answers=toolstack:7 ennead.talks-to=xenstore-state:4:9,pciback:3:8"
         );
         assert_eq!(
             line("pciback"),

@@ -7,9 +7,10 @@
 
 mod archive;
 mod launcher;
+pub mod pci;
 mod store;
 pub mod xenstore;
 
-pub use launcher::{Error, Launcher, Started, channel_gref, command_line};
+pub use launcher::{Error, Launcher, Lend, Started, channel_gref, command_line};
 pub use store::{Refused, Store};
 pub use xenstore::{Life, XenStore};

@@ -190,8 +190,8 @@ mod tests {
 
     #[test]
     fn what_was_signed_is_accepted() {
-        // Two kernels, five programs.
-        assert_eq!(check(signed().path()), Ok(7));
+        // Three kernels, seven programs.
+        assert_eq!(check(signed().path()), Ok(10));
     }
 
     #[test]

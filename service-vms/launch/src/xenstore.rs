@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use ennead_channel::xenstore::{Path, Request};
+use ennead_channel::xenstore::{Backend, Device, Path, Request};
 use ennead_channel::{Client, List, XenStoreControl};
-use ennead_manifest::Vm;
+use ennead_manifest::{Plan, Vm};
 use ennead_runtime::boot::ServerVm;
 use ennead_xen::{EventChannels, Port};
 use ennead_xs_wire::{Access, Errno, Perm};
@@ -75,8 +75,8 @@ impl XenStore {
     ///
     /// # Errors
     /// As [`XenStore::tell`].
-    pub fn announce(&mut self, vm: &Vm, life: Life, ring: Option<Port>) -> Result<(), Error> {
-        announcement(vm, life, ring)?.into_iter().try_for_each(|request| self.tell(request))
+    pub fn announce(&mut self, plan: &Plan, vm: &Vm, life: Life, ring: Option<Port>) -> Result<(), Error> {
+        announcement(plan, vm, life, ring)?.into_iter().try_for_each(|request| self.tell(request))
     }
 
     /// How many nodes there are in all.
@@ -118,13 +118,18 @@ pub enum Life {
 }
 
 /// What State is told of a VM that will run, in order.
-fn announcement(vm: &Vm, life: Life, ring: Option<Port>) -> Result<Vec<Request>, Error> {
+fn announcement(plan: &Plan, vm: &Vm, life: Life, ring: Option<Port>) -> Result<Vec<Request>, Error> {
     let domid = vm.domid;
     let mut requests = Vec::new();
     if life == Life::New {
         requests.push(Request::Created { domid, manager: None });
-        if vm.tenant.is_some() {
-            requests.push(Request::Toolstack { domid });
+        if let Some(tenant) = plan.tenants.iter().find(|tenant| vm.tenant.as_ref() == Some(&tenant.name)) {
+            let backends = plan.backends(tenant).map(|(vm, device)| Backend {
+                domid: vm.domid,
+                device: if device == "vbd" { Device::Vbd } else { Device::Vif },
+            });
+            let backends = List::new(backends.collect()).ok_or_else(|| Error::Unfit(tenant.name.clone()))?;
+            requests.push(Request::Toolstack { domid, backends });
         }
         requests.extend(tree(vm)?);
     }
@@ -146,37 +151,60 @@ fn tree(vm: &Vm) -> Result<Vec<Request>, Error> {
             perms: List::new(vec![Perm { access: Access::None, domid: vm.domid }]).unwrap_or_default(),
         })
     };
-    Ok(vec![
+    let mut nodes = vec![
         write(home.clone(), "")?,
         write(format!("{home}/name"), &vm.name)?,
         write(format!("{home}/domid"), &vm.domid.to_string())?,
-    ])
+    ];
+    // Toolstacks put their guests' devices below: the directory is the backend's all the same.
+    if let Some(device) = vm.kind.device() {
+        nodes.push(write(format!("{home}/backend"), "")?);
+        nodes.push(write(format!("{home}/backend/{device}"), "")?);
+    }
+    Ok(nodes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pciback() -> Vm {
+    fn plan() -> Plan {
         let text = include_str!("../../../images/host.toml");
-        let plan = ennead_manifest::check("host.toml", text).expect("the shipped manifest is valid");
-        plan.vm("pciback").expect("it is there").clone()
+        ennead_manifest::check("host.toml", text).expect("the shipped manifest is valid")
+    }
+
+    fn pciback() -> Vm {
+        plan().vm("pciback").expect("it is there").clone()
     }
 
     #[test]
     fn a_new_vm_is_created_written_and_introduced_in_this_order() {
-        let requests = announcement(&pciback(), Life::New, Some(Port(1))).expect("short enough");
+        let requests = announcement(&plan(), &pciback(), Life::New, Some(Port(1))).expect("short enough");
         assert_eq!(requests.first(), Some(&Request::Created { domid: 3, manager: None }));
         assert_eq!(requests.last(), Some(&Request::Introduce { domid: 3, port: 1, manager: None }));
         let between = requests.get(1..requests.len() - 1).expect("its tree");
         assert_eq!(between, tree(&pciback()).expect("short enough"));
-        let without = announcement(&pciback(), Life::New, None).expect("short enough");
+        let without = announcement(&plan(), &pciback(), Life::New, None).expect("short enough");
         assert_eq!(Some(without.as_slice()), requests.get(..requests.len() - 1));
     }
 
     #[test]
+    fn a_toolstack_is_announced_with_the_backends_of_its_tenant() {
+        let plan = plan();
+        let toolstack = plan.vm("toolstack").expect("it is there");
+        let requests = announcement(&plan, toolstack, Life::New, None).expect("short enough");
+        let backend = |name, device| Backend { domid: plan.vm(name).expect("it is there").domid, device };
+        let expected = [backend("blkback", Device::Vbd), backend("netback", Device::Vif)];
+        let told = requests.iter().find_map(|request| match request {
+            Request::Toolstack { backends, .. } => Some(backends.to_vec()),
+            _ => None,
+        });
+        assert_eq!(told, Some(expected.to_vec()));
+    }
+
+    #[test]
     fn a_restarted_vm_keeps_its_nodes_and_only_its_ring_is_bound() {
-        let requests = announcement(&pciback(), Life::Again, Some(Port(7))).expect("short enough");
+        let requests = announcement(&plan(), &pciback(), Life::Again, Some(Port(7))).expect("short enough");
         assert_eq!(requests, [Request::Rebound { domid: 3, port: 7 }]);
     }
 

@@ -149,6 +149,14 @@ impl Plan {
             ensure(toolstack.is_some_and(|vm| vm.tenant.as_ref() == Some(called)), || {
                 format!("tenant {called} has no toolstack {:?}", tenant.toolstack)
             })?;
+            ensure(tenant.backends.len() <= rules::MAX_BACKENDS, || {
+                format!("tenant {called} has {} backends", tenant.backends.len())
+            })?;
+            for backend in tenant.backends.iter().map(|backend| &backend.peer) {
+                ensure(self.vm(backend).is_some_and(|vm| vm.kind.device().is_some()), || {
+                    format!("tenant {called} has the backend {backend:?}, which serves no devices")
+                })?;
+            }
         }
         for vm in self.vms.iter().filter(|vm| vm.tenant.is_some()) {
             let its =

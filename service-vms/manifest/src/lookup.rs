@@ -1,6 +1,6 @@
 //! Questions that the plan answers.
 
-use crate::plan::{BootPlan, Channel, Grant, Image, Kind, Permission, Plan, Vm};
+use crate::plan::{BootPlan, Channel, Grant, Image, Kind, Permission, Plan, Tenant, Vm};
 
 impl Plan {
     /// The service VM of this name.
@@ -41,6 +41,28 @@ impl Plan {
     /// which Xen builds.
     pub fn built_by_builder(&self) -> impl Iterator<Item = &Vm> {
         self.vms.iter().filter(|vm| vm.kind != Kind::Bootstrapper && !vm.built_by_bootstrapper)
+    }
+}
+
+impl Plan {
+    /// The VMs that serve a tenant's guests, and what each serves (`vbd`, `vif`), in the manifest's order.
+    pub fn backends<'p>(&'p self, tenant: &'p Tenant) -> impl Iterator<Item = (&'p Vm, &'static str)> {
+        tenant.backends.iter().filter_map(|backend| {
+            let vm = self.vm(&backend.peer)?;
+            Some((vm, vm.kind.device()?))
+        })
+    }
+}
+
+impl Kind {
+    /// The kind of device, by its name in XenStore, that VMs of this kind serve to guests.
+    #[must_use]
+    pub fn device(self) -> Option<&'static str> {
+        match self {
+            Self::Blkback => Some("vbd"),
+            Self::Netback => Some("vif"),
+            _ => None,
+        }
     }
 }
 

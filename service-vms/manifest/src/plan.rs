@@ -256,6 +256,9 @@ pub struct Tenant {
     pub vcpus: u32,
     /// Number of its guests.
     pub guests: u32,
+    /// VMs that serve its guests' disks and NICs; a guest that does not say which gets the first of its kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<Channel>,
     /// Line in the manifest, from 1.
     pub line: u32,
 }

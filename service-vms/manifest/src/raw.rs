@@ -88,6 +88,7 @@ pub(crate) struct RawTenant {
     pub(crate) memory_mib: Option<At<u32>>,
     pub(crate) vcpus: Option<At<u32>>,
     pub(crate) guests: Option<At<u32>>,
+    pub(crate) backends: Vec<Reasoned<String>>,
 }
 
 #[derive(Debug)]
@@ -167,8 +168,13 @@ const QUOTAS: &[Key] = &[
     Key(Quota::Events.as_str(), "256"),
 ];
 const RESTART: &[Key] = &[Key("policy", "\"on-crash\""), Key("every-seconds", "3600")];
-const TENANT: &[Key] =
-    &[Key("toolstack", "\"toolstack\""), Key("memory-mib", "512"), Key("vcpus", "4"), Key("guests", "8")];
+const TENANT: &[Key] = &[
+    Key("toolstack", "\"toolstack\""),
+    Key("memory-mib", "512"),
+    Key("vcpus", "4"),
+    Key("guests", "8"),
+    Key("backends", "{ blkback = \"why\" }"),
+];
 const GUEST: &[Key] = &[Key("tenant", "\"acme\""), Key("config", "\"guests/web.toml\"")];
 
 /// Syntax errors that are shown; the rest are mostly their consequence.
@@ -207,6 +213,7 @@ pub(crate) fn read(text: &str, errors: &mut Errors<'_>) -> Option<Raw> {
                 memory_mib: section.number("memory-mib", TENANT, 1..=MAX_MEMORY_MIB, true, errors),
                 vcpus: section.number("vcpus", TENANT, 1..=65_536, true, errors),
                 guests: section.number("guests", TENANT, 1..=u32::from(MAX_DOMID), true, errors),
+                backends: section.reasons("backends", |key, _| Some(key.get_ref().to_string()), errors),
             })
             .collect(),
         guests: top

@@ -43,6 +43,9 @@ pub fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
+/// VMs that serve one tenant's guests, at most.
+pub(crate) const MAX_BACKENDS: usize = 8;
+
 /// Endings of FLASK types: what a tenant's name may not be or end in, or two VMs' types could be one.
 const TYPE_ENDINGS: [&str; 4] = ["building", "starting", "self", "channel"];
 

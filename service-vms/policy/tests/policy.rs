@@ -53,12 +53,38 @@ fn what_pciback_needs_to_start_is_gone_once_it_is_sealed() {
         ("xen", "readapic"),
         ("mmu", "memorymap"),
         ("mmu", "exchange"),
-        ("resource", "setup"),
+        ("resource", "plug"),
     ] {
         assert!(may("pciback_starting_t", class, permission), "{class} {permission}");
         assert!(!may("pciback_t", class, permission), "{class} {permission}");
     }
     assert!(may("pciback_t", "xen", "sleep"));
+    // What it lends it resets, which takes the BARs and the interrupt's route away.
+    assert_eq!(
+        pairs(&policy, "resource", "setup")
+            .into_iter()
+            .filter(|(who, _)| who == "pciback_t")
+            .collect::<Vec<_>>(),
+        own(&[("pciback_t", "device_t"), ("pciback_t", "irq_t")])
+    );
+}
+
+#[test]
+fn a_driver_vm_uses_devices_and_only_pciback_hands_them_on() {
+    let policy = policy();
+    for resource in ["device_t", "irq_t", "ioport_t", "iomem_t"] {
+        let users: Vec<_> = pairs(&policy, "resource", "use_iommu")
+            .into_iter()
+            .filter(|(_, what)| what == resource)
+            .collect();
+        for label in ["blkback_t", "blkback_building_t", "netback_t", "netback_building_t", "pciback_t"] {
+            assert!(users.contains(&(label.to_owned(), resource.to_owned())), "{label} {resource}");
+        }
+        assert!(users.iter().all(|(who, _)| !who.starts_with("builder") && !who.starts_with("guest")));
+    }
+    let lenders: Vec<_> =
+        pairs(&policy, "resource", "add").into_iter().filter(|(_, to)| to == "blkback_t").collect();
+    assert_eq!(lenders, own(&[("pciback_starting_t", "blkback_t"), ("pciback_t", "blkback_t")]));
 }
 
 #[test]
@@ -75,8 +101,10 @@ fn only_the_bootstrapper_and_builder_create_domains() {
             ("bootstrapper_t", "pciback_building_t"),
             ("bootstrapper_t", "xenstore_logic_building_t"),
             ("bootstrapper_t", "xenstore_state_building_t"),
+            ("builder_t", "blkback_building_t"),
             ("builder_t", "builder_building_t"),
             ("builder_t", "guest_main_building_t"),
+            ("builder_t", "netback_building_t"),
             ("builder_t", "toolstack_main_building_t"),
             ("builder_t", "xenstore_logic_building_t"),
             ("builder_t", "xenstore_state_building_t"),
@@ -129,15 +157,24 @@ fn pages_are_mapped_along_channels_and_rings_only() {
     assert_eq!(
         pairs(&policy(), "grant", "map_write"),
         own(&[
+            ("blkback_t", "guest_main_t"),
             ("bootstrapper_t", "xenstore_state_t"),
             ("builder_t", "pciback_starting_t"),
             ("builder_t", "pciback_t"),
             ("builder_t", "toolstack_main_t"),
             ("builder_t", "xenstore_state_t"),
+            ("netback_t", "guest_main_t"),
+            // Configuration space of what it lends.
+            ("pciback_starting_t", "blkback_t"),
+            ("pciback_starting_t", "netback_t"),
+            ("pciback_t", "blkback_t"),
+            ("pciback_t", "netback_t"),
             ("toolstack_main_t", "guest_main_t"),
             ("toolstack_main_t", "pciback_starting_t"),
             ("toolstack_main_t", "pciback_t"),
+            ("xenstore_logic_t", "blkback_t"),
             ("xenstore_logic_t", "guest_main_t"),
+            ("xenstore_logic_t", "netback_t"),
             ("xenstore_logic_t", "pciback_starting_t"),
             ("xenstore_logic_t", "pciback_t"),
             ("xenstore_logic_t", "toolstack_main_t"),

@@ -7,6 +7,7 @@
 //! ennead.answers=NAME:DOMID,...            clients, in the order of the manifest: client i gets the gref 8 + i
 //! ennead.talks-to=NAME:DOMID:GREF,...      servers
 //! ennead.xenstore=DOMID                    there is a XenStore ring, and who serves it
+//! ennead.backends=NAME:DOMID:vbd|vif,... a toolstack: who serves its guests' disks and NICs
 //! ennead.quotas=QUOTA:NUMBER,...           XenStore-State: what differs from Xen's defaults
 //! ```
 
@@ -71,6 +72,7 @@ const HEALTH: &str = "DOMID:PORT";
 const ANSWERS: &str = "NAME:DOMID,... (at most 32)";
 const TALKS_TO: &str = "NAME:DOMID:GREF,... (at most 32)";
 const XENSTORE: &str = "DOMID";
+const BACKENDS: &str = "NAME:DOMID:vbd|vif,... (at most 32)";
 const QUOTAS: &str = "QUOTA:NUMBER,... (at most 32)";
 
 /// Where a VM reports its health: an unbound port for it in the VM that built it.
@@ -109,6 +111,37 @@ pub struct ServerVm {
     pub gref: GrantRef,
 }
 
+/// A VM that serves disks or NICs to guests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendVm {
+    /// Its name.
+    pub name: VmName,
+    /// Its domid.
+    pub domid: DomId,
+    /// What it serves.
+    pub device: DeviceKind,
+}
+
+/// A kind of device, by its name in XenStore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A disk: `vbd`.
+    Vbd,
+    /// A NIC: `vif`.
+    Vif,
+}
+
+impl DeviceKind {
+    /// Its name in XenStore.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Vbd => "vbd",
+            Self::Vif => "vif",
+        }
+    }
+}
+
 /// What one guest may use of XenStore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quota {
@@ -131,6 +164,8 @@ pub struct Params {
     pub talks_to: Vec<ServerVm>,
     /// Who serves XenStore to it; without, what is written to /dev/xen/xenbus is never answered.
     pub xenstore: Option<DomId>,
+    /// Who serves this toolstack's guests' disks and NICs.
+    pub backends: Vec<BackendVm>,
     /// What XenStore-State is to hold guests to, where that differs from Xen's defaults.
     pub quotas: Vec<Quota>,
 }
@@ -143,7 +178,7 @@ pub enum Error {
     NoName,
     /// A key that does not exist.
     #[error(
-        "Kernel command line has ennead.{key}, which this VM does not know: keys are vm, health, answers, talks-to, xenstore, quotas"
+        "Kernel command line has ennead.{key}, which this VM does not know: keys are vm, health, answers, talks-to, xenstore, backends, quotas"
     )]
     UnknownKey {
         /// What follows `ennead.`.
@@ -176,8 +211,8 @@ pub enum Error {
 impl Params {
     /// Parameters of a VM that reports to nobody and talks to nobody.
     pub fn new(vm: VmName) -> Self {
-        let (answers, talks_to, quotas) = (Vec::new(), Vec::new(), Vec::new());
-        Self { vm, health: None, answers, talks_to, xenstore: None, quotas }
+        let (answers, talks_to, backends, quotas) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { vm, health: None, answers, talks_to, xenstore: None, backends, quotas }
     }
 
     /// The server with that name.
@@ -208,6 +243,10 @@ impl fmt::Display for Params {
         if let Some(domid) = self.xenstore {
             write!(f, " ennead.xenstore={}", domid.0)?;
         }
+        for (n, BackendVm { name, domid, device }) in self.backends.iter().enumerate() {
+            let before = if n == 0 { " ennead.backends=" } else { "," };
+            write!(f, "{before}{name}:{}:{}", domid.0, device.as_str())?;
+        }
         for (n, Quota { name, value }) in self.quotas.iter().enumerate() {
             let before = if n == 0 { " ennead.quotas=" } else { "," };
             write!(f, "{before}{name}:{value}")?;
@@ -225,7 +264,7 @@ impl FromStr for Params {
             return Err(Error::TooLong { len: line.len() });
         }
         let (mut vm, mut health, mut xenstore) = (None, None, None);
-        let (mut answers, mut talks_to, mut quotas) = (None, None, None);
+        let (mut answers, mut talks_to, mut backends, mut quotas) = (None, None, None, None);
         for word in line.split_ascii_whitespace() {
             let Some(word) = word.strip_prefix("ennead.") else { continue };
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
@@ -251,6 +290,10 @@ impl FromStr for Params {
                     let domid = parse_domid(value).ok_or_else(wrong("xenstore", value, XENSTORE))?;
                     once("xenstore", &mut xenstore, domid)?;
                 }
+                "backends" => {
+                    let all = list(value, backend_vm).ok_or_else(wrong("backends", value, BACKENDS))?;
+                    once("backends", &mut backends, all)?;
+                }
                 "quotas" => {
                     let all = list(value, quota).ok_or_else(wrong("quotas", value, QUOTAS))?;
                     once("quotas", &mut quotas, all)?;
@@ -264,6 +307,7 @@ impl FromStr for Params {
             answers: answers.unwrap_or_default(),
             talks_to: talks_to.unwrap_or_default(),
             xenstore,
+            backends: backends.unwrap_or_default(),
             quotas: quotas.unwrap_or_default(),
         })
     }
@@ -303,6 +347,13 @@ fn server_vm(text: &str) -> Option<ServerVm> {
     Some(ServerVm { name, domid, gref: GrantRef(number(gref)?) })
 }
 
+fn backend_vm(text: &str) -> Option<BackendVm> {
+    let (client, device) = text.rsplit_once(':')?;
+    let ClientVm { name, domid } = client_vm(client)?;
+    let device = [DeviceKind::Vbd, DeviceKind::Vif].into_iter().find(|kind| kind.as_str() == device)?;
+    Some(BackendVm { name, domid, device })
+}
+
 fn quota(text: &str) -> Option<Quota> {
     let (name, value) = text.split_once(':')?;
     // The same words as for a VM's name.
@@ -335,6 +386,9 @@ mod tests {
             domid,
             gref: GrantRef(gref),
         });
+        let device = prop_oneof![Just(DeviceKind::Vbd), Just(DeviceKind::Vif)];
+        let backend =
+            (name(), domid(), device).prop_map(|(name, domid, device)| BackendVm { name, domid, device });
         let quota = ("[a-z-]{1,20}", any::<u32>()).prop_map(|(name, value)| Quota { name, value });
         let health = (domid(), 1..=u32::MAX).prop_map(|(domid, port)| HealthPort { domid, port: Port(port) });
         (
@@ -343,14 +397,16 @@ mod tests {
             prop::collection::vec(client, 0..=MAX_PEERS),
             prop::collection::vec(server, 0..=MAX_PEERS),
             prop::option::of(domid()),
+            prop::collection::vec(backend, 0..=MAX_PEERS),
             prop::collection::vec(quota, 0..=MAX_PEERS),
         )
-            .prop_map(|(vm, health, answers, talks_to, xenstore, quotas)| Params {
+            .prop_map(|(vm, health, answers, talks_to, xenstore, backends, quotas)| Params {
                 vm,
                 health,
                 answers,
                 talks_to,
                 xenstore,
+                backends,
                 quotas,
             })
     }
@@ -365,7 +421,7 @@ mod tests {
         }
 
         #[test]
-        fn anything_is_read_or_refused(line in "(ennead\\.(vm|health|answers|talks-to|xenstore|quotas|x)=?[a-z0-9:,=+-]{0,12} ?){0,4}") {
+        fn anything_is_read_or_refused(line in "(ennead\\.(vm|health|answers|talks-to|xenstore|backends|quotas|x)=?[a-z0-9:,=+-]{0,12} ?){0,4}") {
             if let Ok(params) = line.parse::<Params>() {
                 prop_assert_eq!(params.to_string().parse(), Ok(params));
             }
@@ -413,6 +469,8 @@ mod tests {
             ("talks-to", "a:1:4294967296"),
             ("xenstore", ""),
             ("xenstore", "32752"),
+            ("backends", "a:8"),
+            ("backends", "a:8:vkbd"),
             ("quotas", "nodes"),
             ("quotas", "nodes:-1"),
             ("quotas", "nodes:1,"),

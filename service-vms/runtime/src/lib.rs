@@ -27,6 +27,7 @@ mod init;
 mod line;
 mod log;
 mod power;
+#[cfg(feature = "sandbox")]
 pub mod sandbox;
 
 pub use boot::Params;
@@ -35,4 +36,5 @@ pub use init::{Error, Runtime, fail, init, run};
 pub use line::MAX_LINE;
 pub use power::{halt, power_off, restart};
 pub use rustix::thread::CapabilitySet;
+#[cfg(feature = "sandbox")]
 pub use sandbox::Sandbox;

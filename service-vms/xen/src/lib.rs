@@ -6,6 +6,8 @@
 //! Memory shared with another VM is only ever reached by copying, with atomic accesses: the other side may change any
 //! byte at any time, so no reference into it leaves this crate.
 
+#[cfg(feature = "copy")]
+mod copy;
 mod error;
 mod evtchn;
 mod grants;
@@ -26,9 +28,13 @@ pub use control::{
     Control, CreateDomain, DomainGuard, DomainInfo, DomainState, ForeignPages, GrantEntries, HostInfo,
     ShutdownReason, VcpuStart,
 };
+#[cfg(feature = "copy")]
+pub use copy::{CopyMemory, CopyOp, GrantCopy};
 pub use error::{Error, Result};
 pub use evtchn::EventChannels;
 pub use grants::{GrantedPage, GrantedRegion, MAX_REGION, MappedPage, MappedRegion};
 pub use ids::{DomId, GrantRef, Mfn, Port, Sid, Virq};
-pub use page::{LocalPage, PAGE_SIZE, SharedPage};
+#[cfg(any(test, feature = "local"))]
+pub use page::LocalPage;
+pub use page::{PAGE_SIZE, SharedPage};
 pub use pvh::{DomainKind, HvmParam, MemoryKind, MemoryRegion, PvhStart};

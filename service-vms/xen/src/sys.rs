@@ -85,6 +85,27 @@ pub(crate) struct GntdevMapGrantRef<const N: usize = 1> {
 }
 pub(crate) const IOCTL_GNTDEV_MAP_GRANT_REF: u64 = ioc::<GntdevMapGrantRef>(b'G', 0);
 
+/// `struct ioctl_gntdev_grant_copy_segment`; `source` and `dest` are unions of an address and of a grant, its offset (from bit
+/// 32 on) and its domain (from bit 48 on).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct GntdevGrantCopySegment {
+    pub(crate) source: u64,
+    pub(crate) dest: u64,
+    pub(crate) len: u16,
+    pub(crate) flags: u16,
+    pub(crate) status: i16,
+}
+
+/// `struct ioctl_gntdev_grant_copy`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GntdevGrantCopy {
+    pub(crate) count: u32,
+    pub(crate) segments: *mut GntdevGrantCopySegment,
+}
+pub(crate) const IOCTL_GNTDEV_GRANT_COPY: u64 = ioc::<GntdevGrantCopy>(b'G', 8);
+
 // xen/sys/gntalloc.h
 
 /// `struct ioctl_gntalloc_alloc_gref`, for `N` pages
@@ -157,6 +178,8 @@ pub(crate) struct GrantEntryV1 {
     pub(crate) frame: u32,
 }
 pub(crate) const GTF_PERMIT_ACCESS: u16 = 1;
+pub(crate) const GNTCOPY_SOURCE_GREF: u16 = 1;
+pub(crate) const GNTCOPY_DEST_GREF: u16 = 2;
 
 // xen/hvm/params.h
 pub(crate) const HVM_PARAM_STORE_PFN: u32 = 1;

@@ -66,6 +66,10 @@ fn facts() -> Vec<Fact> {
     structure!(facts, EvtchnRestrictDomid = "struct ioctl_evtchn_restrict_domid" { domid });
     structure!(facts, GntdevGrantRef = "struct ioctl_gntdev_grant_ref" { domid, gref = "ref" });
     structure!(facts, GntdevMapGrantRef = "struct ioctl_gntdev_map_grant_ref" { count, pad, index, refs });
+    structure!(facts, GntdevGrantCopySegment = "struct ioctl_gntdev_grant_copy_segment" {
+        source, dest, len, flags, status
+    });
+    structure!(facts, GntdevGrantCopy = "struct ioctl_gntdev_grant_copy" { count, segments });
     structure!(facts, GntallocAllocGref = "struct ioctl_gntalloc_alloc_gref" {
         domid, flags, count, index, gref_ids
     });
@@ -84,6 +88,7 @@ fn facts() -> Vec<Fact> {
         IOCTL_EVTCHN_NOTIFY = IOCTL_EVTCHN_NOTIFY,
         IOCTL_EVTCHN_RESTRICT_DOMID = IOCTL_EVTCHN_RESTRICT_DOMID,
         IOCTL_GNTDEV_MAP_GRANT_REF = IOCTL_GNTDEV_MAP_GRANT_REF,
+        IOCTL_GNTDEV_GRANT_COPY = IOCTL_GNTDEV_GRANT_COPY,
         IOCTL_GNTALLOC_ALLOC_GREF = IOCTL_GNTALLOC_ALLOC_GREF,
         GNTALLOC_FLAG_WRITABLE = GNTALLOC_FLAG_WRITABLE,
         IOCTL_PRIVCMD_HYPERCALL = IOCTL_PRIVCMD_HYPERCALL,
@@ -96,6 +101,8 @@ fn facts() -> Vec<Fact> {
         XENMEM_RESOURCE_GRANT_TABLE = XENMEM_resource_grant_table,
         XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED = XENMEM_resource_grant_table_id_shared,
         GTF_PERMIT_ACCESS = GTF_permit_access,
+        GNTCOPY_SOURCE_GREF = GNTCOPY_source_gref,
+        GNTCOPY_DEST_GREF = GNTCOPY_dest_gref,
         HVM_PARAM_STORE_PFN = HVM_PARAM_STORE_PFN,
         HVM_PARAM_STORE_EVTCHN = HVM_PARAM_STORE_EVTCHN,
         HVM_PARAM_IDENT_PT = HVM_PARAM_IDENT_PT,

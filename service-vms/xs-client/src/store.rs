@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use ennead_xs_wire::{Errno, PAYLOAD_MAX, Raw, Request};
@@ -172,6 +172,14 @@ impl<S: Read + Write + AsFd> XenStore<S> {
         }
         self.inbox.extend_from_slice(buffer.get(..count).unwrap_or_default());
         Ok(true)
+    }
+}
+
+/// To wait for other files as well: when it can be read, call [`event`](XenStore::event) with a timeout of zero until there is
+/// none. Do so before the first wait too: an event may have come along with an answer.
+impl<S: AsFd> AsFd for XenStore<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

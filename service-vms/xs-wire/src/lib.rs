@@ -7,24 +7,37 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "messages")]
 extern crate alloc;
 
 mod errno;
+#[cfg(feature = "messages")]
 mod header;
+#[cfg(feature = "messages")]
 mod op;
+#[cfg(feature = "messages")]
 pub mod path;
 mod perms;
+#[cfg(feature = "messages")]
 mod raw;
+#[cfg(feature = "messages")]
 mod reply;
+#[cfg(feature = "messages")]
 mod request;
+#[cfg(feature = "messages")]
 mod text;
 
 pub use errno::Errno;
+#[cfg(feature = "messages")]
 pub use header::{HEADER_LEN, Header, TooLong};
+#[cfg(feature = "messages")]
 pub use op::Op;
 pub use perms::{Access, Perm};
+#[cfg(feature = "messages")]
 pub use raw::Raw;
+#[cfg(feature = "messages")]
 pub use reply::{Message, Reply};
+#[cfg(feature = "messages")]
 pub use request::Request;
 
 /// Most bytes of payload in one message, in either direction (`XENSTORE_PAYLOAD_MAX`).

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "messages")]
 use crate::text::decimal;
 
 /// What one entry allows.
@@ -26,6 +27,7 @@ pub struct Perm {
     pub domid: u16,
 }
 
+#[cfg(feature = "messages")]
 impl Access {
     /// The letter on the wire.
     #[must_use]
@@ -51,6 +53,7 @@ impl Access {
     }
 }
 
+#[cfg(feature = "messages")]
 impl Perm {
     /// Reads an entry, without its NUL. The domid is plain decimal: C also takes octal, hexadecimal and signs.
     #[must_use]
@@ -60,7 +63,7 @@ impl Perm {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "messages"))]
 mod tests {
     use super::{Access, Perm};
 

@@ -123,6 +123,68 @@ fn every_packing_gives_what_the_whole_file_gives() {
     }
 }
 
+/// As GRUB's file for PVH guests: 32 bits, and the second segment begins in the page where the first ends.
+fn elf32() -> Vec<u8> {
+    let mut file = b"\x7fELF\x01\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend([2_u16, 3].iter().flat_map(|n| n.to_le_bytes()));
+    file.extend([1_u32, 0x10_0000, 52, 0, 0].iter().flat_map(|n| n.to_le_bytes()));
+    file.extend([52_u16, 32, 3, 40, 0, 0].iter().flat_map(|n| n.to_le_bytes()));
+    let (first, second) = (noise(0x900), noise(0x1234));
+    let note: Vec<u8> =
+        [4_u32, 4, 18].iter().flat_map(|n| n.to_le_bytes()).chain(*b"Xen\0\0\0\x10\0").collect();
+    let mut offset = 52 + 3 * 32;
+    for (kind, address, data, memory) in
+        [(1_u32, 0x10_0000_u32, &first, 0x1858_u32), (1, 0x10_1858, &second, 0x1234), (4, 0, &note, 0)]
+    {
+        let length = u32::try_from(data.len()).unwrap();
+        file.extend(
+            [kind, offset, address, address, length, memory, 7, 4].iter().flat_map(|n| n.to_le_bytes()),
+        );
+        offset += length;
+    }
+    [file, first, second, note].concat()
+}
+
+#[test]
+fn a_kernel_of_32_bits_is_one_for_pvh() {
+    let file = elf32();
+    for file in [file.clone(), lz4(&file), gzip(&file)] {
+        let kernel = Kernel::analyse(&file, DomainKind::Pvh).unwrap();
+        assert_eq!(kernel.plan.mode, Mode::Pvh { entry: 0x10_0000 });
+        let segments: Vec<_> =
+            kernel.plan.segments.iter().map(|s| (s.paddr, s.file_bytes, s.memory_bytes)).collect();
+        assert_eq!(segments, [(0x10_0000, 0x900, 0x1858), (0x10_1858, 0x1234, 0x1234)]);
+        assert_eq!(loaded(&kernel, &file), [noise(0x900), noise(0x1234)]);
+    }
+    let error = Kernel::analyse(&file, DomainKind::Pv).unwrap_err().to_string();
+    assert_eq!(error, "A kernel of 32 bits runs only as `pvh`");
+    for (at, byte, reason) in
+        [(18, 62, "machine 62"), (42, 56, "56 bytes for each program header"), (5, 2, "byte order")]
+    {
+        let mut file = file.clone();
+        put(&mut file, at, &[byte]);
+        let error = Kernel::analyse(&file, DomainKind::Pvh).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+/// By hand: `ENNEAD_TEST_LOADERS=folder cargo test -p ennead-toolstack --lib real_loaders -- --nocapture`.
+#[test]
+fn real_loaders_can_be_started() {
+    let Some(folder) = std::env::var_os("ENNEAD_TEST_LOADERS") else { return };
+    for (name, kind) in [("loader.pv", DomainKind::Pv), ("loader.pvh", DomainKind::Pvh)] {
+        let file = std::fs::read(std::path::Path::new(&folder).join(name)).unwrap();
+        let kernel = Kernel::analyse(&file, kind).unwrap();
+        println!("{name}: {:x?}", kernel.plan);
+        let bytes: u64 = kernel.plan.segments.iter().map(|s| s.file_bytes).sum();
+        assert_eq!(
+            loaded(&kernel, &file).iter().map(Vec::len).sum::<usize>(),
+            usize::try_from(bytes).unwrap()
+        );
+    }
+}
+
 #[test]
 fn what_cannot_be_read_in_parts_is_named() {
     for (payload, name) in [(&b"\xfd7zXZ\0"[..], "xz"), (&[0x28, 0xb5, 0x2f, 0xfd], "zstd")] {

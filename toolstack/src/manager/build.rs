@@ -1,20 +1,29 @@
 //! Building a guest: kernel and ramdisk to Builder, its tree to XenStore, its console, and off it goes.
 
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use ennead_api::{ApiError, ErrorKind};
 use ennead_channel::Text;
 use ennead_channel::guests::{NewGuest, Part};
 use ennead_guest::Kind;
+use ennead_runtime::boot::DeviceKind;
 use ennead_xen::DomainKind;
 use tracing::warn;
 
 use super::{Manager, count, millis, now};
 use crate::builder::{Error, WINDOW};
 use crate::desired::{Phase, Record};
+use crate::devices::{Device, devices};
 use crate::kernel::Kernel;
 use crate::problem::{self, Problem};
 use crate::tree;
+
+/// How long the backends may take to see a guest's disks (libxl waits as long): they may be restarting. And how often to look.
+const BACKEND_PATIENCE: Duration = Duration::from_secs(10);
+const BACKEND_INTERVAL: Duration = Duration::from_millis(20);
+/// `XenbusStateInitWait` (`xenbus.h`): a backend waits for its frontend.
+const INIT_WAIT: &[u8] = b"2";
 
 /// A guest's files.
 struct Files {
@@ -83,16 +92,44 @@ impl Manager {
         let (console_port, store_port) = builder.finish(domid).await.map_err(of_builder)?;
         let (toolstack, uuid, config) = (self.domid, record.uuid.as_str(), &record.config);
         let started = now();
-        let nodes =
-            tree::nodes(&tree::Guest { domid, toolstack, config, uuid, console_port, store_port, started });
+        let devices = devices(config, uuid, &self.peers.backends)?;
+        let devices = devices.as_slice();
+        let guest =
+            tree::Guest { domid, toolstack, config, uuid, console_port, store_port, started, devices };
+        let nodes = tree::nodes(&guest);
         let of_xenstore = |e| problem::of_xenstore(&e);
-        self.peers.store.plant(tree::roots(toolstack, domid, uuid), nodes).await.map_err(of_xenstore)?;
+        self.peers.store.plant(self.roots(domid, uuid), nodes).await.map_err(of_xenstore)?;
         let opened = self.peers.console.open(console, domid, console_port).await;
         opened.map_err(|e| problem::of_console(&e))?;
+        if record.kernel.is_none() {
+            self.await_disks(domid, devices).await?;
+        }
         let phase = Phase::Live { domid, console_port, started_ms: millis(started) };
         self.enter(&config.name, phase).await.map_err(of_xenstore)?;
         if !paused {
             builder.unpause(domid).await.map_err(of_builder)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the backends have seen a guest's disks: its boot loader, unlike Linux, looks for each only once.
+    async fn await_disks(&self, domid: u16, devices: &[Device]) -> Result<(), Problem> {
+        let deadline = Instant::now() + BACKEND_PATIENCE;
+        for disk in devices.iter().filter(|device| device.kind == DeviceKind::Vbd) {
+            let path = format!("{}/state", disk.backend_path(domid));
+            loop {
+                let state = self.peers.store.value(path.clone()).await;
+                if state.map_err(|e| problem::of_xenstore(&e))?.is_some_and(|state| state == INIT_WAIT) {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    let message =
+                        format!("The VM that serves the guest's disk {} does not answer", disk.handle);
+                    let help = "look whether it has the volume, and what it says of it in the host's log";
+                    return Err(ApiError::new(ErrorKind::Failed, message).help(help));
+                }
+                tokio::time::sleep(BACKEND_INTERVAL).await;
+            }
         }
         Ok(())
     }
@@ -105,7 +142,7 @@ impl Manager {
             Err(e) if e.refusal() == Some(ennead_channel::guests::Refusal::Unknown) => Ok(()),
             other => other,
         };
-        let felled = self.peers.store.fell(tree::roots(self.domid, domid, uuid)).await;
+        let felled = self.peers.store.fell(self.roots(domid, uuid)).await;
         let failed =
             [closed, destroyed.as_ref().err().map(ToString::to_string), felled.err().map(|e| e.to_string())];
         for cause in failed.into_iter().flatten() {
@@ -114,9 +151,17 @@ impl Manager {
         destroyed.is_ok()
     }
 
+    /// All of a guest's directories in XenStore.
+    fn roots(&self, domid: u16, uuid: &str) -> Vec<String> {
+        tree::roots(self.domid, domid, uuid, &self.peers.backends)
+    }
+
     fn files(&self, record: &Record) -> Result<Files, Problem> {
         let mut images = self.images.borrow_mut();
-        let kernel = images.get(record.kernel);
+        let kernel = match record.kernel {
+            Some(id) => images.get(id),
+            None => Some(images.loader(record.config.kind).ok_or_else(problem::no_loader)?),
+        };
         let ramdisk = record.ramdisk.map(|id| images.get(id));
         drop(images);
         match (kernel, ramdisk) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ennead_api::{Action, ApiError, CreateGuest, ErrorKind, Shutdown, What};
 use ennead_channel::guests::{Guest as Domain, State};
-use ennead_guest::Action as After;
+use ennead_guest::{Action as After, GuestConfig};
 use tokio::sync::OwnedMutexGuard;
 use tracing::{error, warn};
 
@@ -13,6 +13,7 @@ use super::build::random_uuid;
 use super::{Guest, Manager, count, millis, now};
 use crate::builder::Changed;
 use crate::desired::{self, Phase, Record};
+use crate::devices;
 use crate::problem::{self, Problem};
 
 impl Manager {
@@ -33,7 +34,9 @@ impl Manager {
             let reused = "The `Idempotency-Key` was that of another guest";
             return if is_it { Ok(name) } else { Err(ApiError::new(ErrorKind::KeyReused, reused)) };
         }
-        possible(&config)?;
+        self.possible(&config, kernel.is_some(), ramdisk.is_some())?;
+        // Whether there is somebody for each; its UUID may not be known yet.
+        devices::devices(&config, "", &self.peers.backends)?;
         let old = self.guest(&name);
         if old.as_ref().is_some_and(|old| !matches!(old.record.phase, Phase::Stopped { .. })) {
             return Err(ApiError::new(ErrorKind::Exists, format!("There is a guest `{name}`")));
@@ -357,16 +360,18 @@ impl Manager {
     fn has_uuid(&self, uuid: &str, but: &str) -> bool {
         self.guests.borrow().iter().any(|(name, guest)| name != but && guest.record.uuid == uuid)
     }
-}
 
-/// Whether a guest needs nothing that the host does not have.
-fn possible(config: &ennead_guest::GuestConfig) -> Result<(), Problem> {
-    let invalid = |message: &str, help: &str| Err(ApiError::new(ErrorKind::Invalid, message).help(help));
-    if config.kernel.is_none() {
-        return invalid("The guest has no `kernel`", "guests do not yet boot from disks: give it a kernel");
+    /// Whether a guest's files are those that its configuration names, or it has a loader in their place.
+    fn possible(&self, config: &GuestConfig, has_kernel: bool, has_ramdisk: bool) -> Result<(), Problem> {
+        let invalid = |message: &str| Err(ApiError::new(ErrorKind::Invalid, message));
+        match (config.kernel.is_some(), has_kernel) {
+            (true, true) => Ok(()),
+            (true, false) => invalid("The guest's `kernel` is not among its images"),
+            (false, true) => invalid("The guest has no `kernel`, but an image of one"),
+            (false, false) if has_ramdisk => invalid("A guest without `kernel` has no ramdisk either"),
+            (false, false) => {
+                self.images.borrow().loader(config.kind).map(drop).ok_or_else(problem::no_loader)
+            }
+        }
     }
-    if !config.disks.is_empty() || !config.vifs.is_empty() {
-        return invalid("The guest has disks or NICs, which this host does not serve yet", "take them out");
-    }
-    Ok(())
 }

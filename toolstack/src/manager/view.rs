@@ -98,7 +98,7 @@ impl Manager {
         let record = self.guest(name).ok_or_else(|| problem::no_such_guest(name))?.record;
         let images = self.images.borrow();
         let used = |sha256: Sha256| UsedImage { sha256, present: images.has(sha256) };
-        let (kernel, ramdisk) = (used(record.kernel), record.ramdisk.map(used));
+        let (kernel, ramdisk) = (record.kernel.map(used), record.ramdisk.map(used));
         Ok(GuestInfo { guest, config: record.config, kernel, ramdisk })
     }
 

@@ -10,6 +10,33 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
 #[test]
+fn a_guests_devices_stand_where_their_backends_look_and_go_with_it() {
+    run(|world| async move {
+        let devices =
+            "[[disk]]\nvdev = \"xvda\"\nsource = \"label:web\"\naccess = \"w\"\n[[vif]]\nbridge = \"lan\"\n";
+        let domid = world.create("web", devices).await;
+        let disk = format!("/local/domain/9/backend/vbd/{domid}/51712");
+        let nic = format!("/local/domain/10/backend/vif/{domid}/0");
+        for (reader, path, value) in [
+            (9, format!("{disk}/params"), "label:web".to_owned()),
+            (9, format!("{disk}/frontend"), format!("/local/domain/{domid}/device/vbd/51712")),
+            (domid, format!("{disk}/state"), "1".to_owned()),
+            (9, format!("/local/domain/{domid}/device/vbd/51712/state"), "1".to_owned()),
+            (10, format!("{nic}/bridge"), "lan".to_owned()),
+            (domid, "device/vif/0/backend".to_owned(), nic.clone()),
+        ] {
+            assert_eq!(world.xenstore.guest_reads(reader, &path), Some(value), "{reader} reads {path}");
+        }
+        assert_eq!(world.xenstore.guest_reads(10, &format!("{disk}/params")), None, "another backend's");
+        assert!(world.xenstore.guest_writes(9, &format!("{disk}/sectors")));
+        assert!(!world.xenstore.guest_writes(domid, &format!("{disk}/sectors")));
+        assert!(world.xenstore.guest_writes(domid, "device/vbd/51712/ring-ref"));
+        world.client.destroy("web").await.unwrap();
+        world.nothing_is_left();
+    });
+}
+
+#[test]
 fn a_guest_is_built_as_asked_and_found_as_xl_leaves_it() {
     run(|world| async move {
         let more = "vcpus = 1\nmax-vcpus = 2\ncmdline = \"console=hvc0\"";
@@ -24,7 +51,7 @@ fn a_guest_is_built_as_asked_and_found_as_xl_leaves_it() {
         }
         let info = world.client.guest("web.1").await.unwrap();
         assert_eq!(info.guest.domid, Some(domid));
-        assert!(info.kernel.present);
+        assert!(info.kernel.is_some_and(|kernel| kernel.present));
         let uuid = info.guest.uuid.as_str();
         let reads = |path: &str| world.xenstore.guest_reads(domid, path);
         assert_eq!(reads("name").as_deref(), Some("web.1"));
@@ -167,16 +194,16 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
         let (kind, _, images) = text(
             world
                 .client
-                .create(&ennead_api::CreateGuest { kernel: absent, ..good.clone() })
+                .create(&ennead_api::CreateGuest { kernel: Some(absent), ..good.clone() })
                 .await
                 .unwrap_err(),
         );
         assert_eq!((kind, images), (ErrorKind::ImagesMissing, vec![absent]));
-        let kernel = world.upload(b"no kernel").await;
+        let kernel = Some(world.upload(b"no kernel").await);
         let bad = ennead_api::CreateGuest { kernel, ..good.clone() };
         let (kind, message, _) = text(world.client.create(&bad).await.unwrap_err());
         assert_eq!(kind, ErrorKind::Invalid, "{message}");
-        let disk = "[[disk]]\nvdev = \"xvda\"\nsource = \"/x\"\naccess = \"r\"\n";
+        let disk = "[[disk]]\nvdev = \"xvda\"\nsource = \"/x\"\naccess = \"r\"\nbackend = \"net\"\n";
         let with_disk = world.request("a", disk).await;
         assert_eq!(text(world.client.create(&with_disk).await.unwrap_err()).0, ErrorKind::Invalid);
         for (what, refusal, kind) in [
@@ -196,6 +223,54 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
         let uuid = world.client.guest("a").await.unwrap().guest.uuid;
         let twin = world.request("b", &format!("uuid = \"{uuid}\"")).await;
         assert_eq!(text(world.client.create(&twin).await.unwrap_err()).0, ErrorKind::Exists);
+        world.client.destroy("a").await.unwrap();
+        world.nothing_is_left();
+    });
+}
+
+#[test]
+fn a_guest_without_a_kernel_boots_from_its_disk_once_that_is_served() {
+    run(|world| async move {
+        let text = |kind: &str| {
+            format!(
+                "name = \"a\"\nkind = \"{kind}\"\nmemory-mib = 32\n[[disk]]\nvdev = \"xvda\"\nsource = \"x\"\n"
+            )
+        };
+        let request = |kind| {
+            let config =
+                ennead_guest::parse_toml("a.toml", &text(kind)).unwrap_or_else(|e| panic!("{e}")).config;
+            ennead_api::CreateGuest { config, kernel: None, ramdisk: None, paused: false }
+        };
+        let pvh = request("pvh");
+        assert_eq!(refused(world.client.create(&request("pv")).await.unwrap_err()), ErrorKind::Invalid);
+        let kernel = Some(world.upload(&elf(3000)).await);
+        for (kernel, ramdisk) in [(kernel, None), (None, kernel)] {
+            let other = ennead_api::CreateGuest { kernel, ramdisk, ..pvh.clone() };
+            assert_eq!(refused(world.client.create(&other).await.unwrap_err()), ErrorKind::Invalid);
+        }
+        world.nothing_is_left();
+
+        let serve = async {
+            let mut state = String::new();
+            // It may not start before.
+            while state.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                let found = world.xenstore.nodes_of_guests();
+                state = found
+                    .into_iter()
+                    .find(|path| path.ends_with("51712/state") && path.contains("/9/"))
+                    .unwrap_or_default();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(!world.host.borrow().asked.iter().any(|what| what == "Unpause"));
+            assert!(world.xenstore.backend_writes(9, &state, b"2"));
+        };
+        let (created, ()) = tokio::join!(world.client.create(&pvh), serve);
+        assert_eq!(created.unwrap().state, State::Running);
+        let info = world.client.guest("a").await.unwrap();
+        assert_eq!((info.kernel, info.ramdisk), (None, None));
+        // Its loader is no image that could make room, or be missing.
+        assert_eq!(world.client.images().await.unwrap().images.len(), 1);
         world.client.destroy("a").await.unwrap();
         world.nothing_is_left();
     });
@@ -267,7 +342,7 @@ fn a_new_toolstack_finds_the_guests_again() {
             (guest.guest.domid, guest.guest.state, guest.guest.uuid),
             (Some(runs), State::Running, uuid)
         );
-        assert!(!guest.kernel.present);
+        assert!(guest.kernel.is_some_and(|kernel| !kernel.present));
         world.gone("off").await;
         world.gone("half").await;
         // A restart needs images, which are gone; the domain is not kept for that.

@@ -62,6 +62,8 @@ fn controllers(count: u32) -> Vec<Controller> {
             vendor: 0x8086,
             device: 0x100e,
             driver: Text::new("a driver with quite a long name"),
+            has_msi: true,
+            has_reset: false,
         })
         .collect()
 }

@@ -29,7 +29,19 @@ impl Protocol for Pciback {
 pub enum Request {
     /// Which network and storage controllers are there? Answered by one or more `Reply::Controllers`.
     Controllers,
-    /// Nothing is configured any more after this. Answered by `Sealed`.
+    /// Take this function from pciback's own drivers, so that it can be lent. Before `Seal` only. Answered by `Seized`.
+    Seize {
+        /// Where it is.
+        address: Address,
+    },
+    /// Reset a seized function and hand its rights to a VM, which has been built and does not run. Answered by `Lent`.
+    Lend {
+        /// Number of the VM.
+        domid: u16,
+        /// Where the function is.
+        address: Address,
+    },
+    /// Nothing is configured any more after this, but what was seized is still lent. Answered by `Sealed`.
     Seal,
     /// Switch the host off. Answered by `PoweringOff` before it happens.
     PowerOff,
@@ -51,6 +63,10 @@ pub enum Reply {
         /// The controllers of this part.
         controllers: List<Controller, CONTROLLERS_PER_REPLY>,
     },
+    /// Seized.
+    Seized,
+    /// The VM has it, and nobody else.
+    Lent,
     /// Sealed.
     Sealed,
     /// The host goes off now.
@@ -76,6 +92,10 @@ pub struct Controller {
     pub device: u16,
     /// The driver bound to it in pciback; empty if none.
     pub driver: Text<32>,
+    /// It has MSI or MSI-X: its interrupts are nobody else's.
+    pub has_msi: bool,
+    /// It can be reset without another function.
+    pub has_reset: bool,
 }
 
 impl Controller {

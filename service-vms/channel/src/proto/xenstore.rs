@@ -12,6 +12,8 @@ pub const MAX_PATH: usize = 256;
 pub const MAX_VALUE: usize = 512;
 /// Most permissions of a node (Xen's default quota).
 pub const MAX_PERMS: usize = 5;
+/// Most backends of a toolstack's guests.
+pub const MAX_BACKENDS: usize = 8;
 /// Most bytes in one part of an answer: it fits into one message.
 pub const MAX_PART: usize = 896;
 /// Longest value or listing that a client puts together, bytes; it refuses a longer one.
@@ -30,6 +32,24 @@ impl Protocol for XenStoreControl {
     type Reply = Reply;
 }
 
+/// A service VM that serves one kind of device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its number.
+    pub domid: u16,
+    /// What it serves.
+    pub device: Device,
+}
+
+/// A kind of device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Device {
+    /// A disk, `vbd`.
+    Vbd,
+    /// A NIC, `vif`.
+    Vif,
+}
+
 /// What State is told or asked. `domid` is always that of a VM that the sender builds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -44,6 +64,8 @@ pub enum Request {
     Toolstack {
         /// Its number.
         domid: u16,
+        /// Service VMs that its guests' disks and NICs may come from.
+        backends: List<Backend, MAX_BACKENDS>,
     },
     /// It has a ring (its grant 1 for Logic) and an unbound port for Logic. It does not run before this is answered.
     Introduce {

@@ -51,9 +51,9 @@ const REFUSED: Reasons = &[
     (&["usbctrl", "usbdev"], "guests get no USB devices of the host"),
     (
         &["bootloader", "bootloader_args"],
-        "nothing on the host parses a guest's disk: name its `kernel` and `ramdisk`, or copy them off the disk",
+        "a guest without a `kernel` boots from its own disk, with a GRUB that runs inside the guest",
     ),
-    (&["firmware"], "guests boot a kernel directly: name it as `kernel`"),
+    (&["firmware"], "guests boot their `kernel`, or without one from their own disk"),
     (&["device_tree", "gic_version", "vuart", "tee"], "it is for Arm"),
     (
         &["pvshim", "pvshim_path", "pvshim_cmdline", "pvshim_extra"],

@@ -106,6 +106,11 @@ fn build(raw: &Raw, order: &[usize], errors: &Errors<'_>) -> Option<Plan> {
                 memory_mib: value(&tenant.memory_mib)?,
                 vcpus: value(&tenant.vcpus)?,
                 guests: value(&tenant.guests)?,
+                backends: tenant
+                    .backends
+                    .iter()
+                    .map(|backend| channel(backend, errors))
+                    .collect::<Option<_>>()?,
                 line: errors.line(tenant.name.span.start),
             })
         })
@@ -144,10 +149,6 @@ fn build_vm(raw: &Raw, vm: &RawVm, errors: &Errors<'_>) -> Option<Vm> {
     let restart = vm.restart.as_ref()?;
     let words = |list: &[At<String>]| list.iter().map(|item| item.value.clone()).collect();
     let reason = |reason: &Option<At<String>>| value(reason);
-    let channel = |c: &Reasoned<String>| {
-        let line = errors.line(c.key.span.start);
-        Some(Channel { peer: c.key.value.clone(), reason: reason(&c.reason)?, line })
-    };
     let grant = |g: &Reasoned<_>| {
         let line = errors.line(g.key.span.start);
         Some(Grant { permission: g.key.value, reason: reason(&g.reason)?, line })
@@ -164,7 +165,7 @@ fn build_vm(raw: &Raw, vm: &RawVm, errors: &Errors<'_>) -> Option<Vm> {
         vcpus: value(&vm.vcpus).unwrap_or(1),
         kernel_options: value(&vm.kernel_options).unwrap_or_default(),
         devices: vm.devices.iter().map(|device| device.value.clone()).collect(),
-        talks_to: vm.talks_to.iter().map(channel).collect::<Option<_>>()?,
+        talks_to: vm.talks_to.iter().map(|to| channel(to, errors)).collect::<Option<_>>()?,
         answers: words(&vm.answers),
         xenstore: match &vm.xenstore {
             Some(ring) => Some(Ring { reason: reason(&ring.reason)?, line: errors.line(ring.span.start) }),
@@ -178,6 +179,11 @@ fn build_vm(raw: &Raw, vm: &RawVm, errors: &Errors<'_>) -> Option<Vm> {
         restart: Restart { policy: value(&restart.policy)?, every_seconds: value(&restart.every_seconds) },
         line: errors.line(vm.name.span.start),
     })
+}
+
+fn channel(to: &Reasoned<String>, errors: &Errors<'_>) -> Option<Channel> {
+    let line = errors.line(to.key.span.start);
+    Some(Channel { peer: to.key.value.clone(), reason: value(&to.reason)?, line })
 }
 
 fn value<T: Clone>(at: &Option<At<T>>) -> Option<T> {

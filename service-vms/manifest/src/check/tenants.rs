@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::Vms;
 use super::xenstore::needs_channel;
 use crate::plan::Kind;
-use crate::raw::{Raw, RawTenant};
+use crate::raw::{Raw, RawTenant, RawVm};
 use crate::report::{Errors, Span, code, suggest};
-use crate::rules::{is_type_ending, printable};
+use crate::rules::{MAX_BACKENDS, is_type_ending, printable};
 
 pub(super) fn check(raw: &Raw, vms: &Vms<'_>, errors: &mut Errors<'_>) {
     toolstacks_are_complete(raw, vms, errors);
@@ -49,6 +49,7 @@ pub(super) fn check(raw: &Raw, vms: &Vms<'_>, errors: &mut Errors<'_>) {
             toolstacks.insert(word, (tenant, toolstack.span));
         }
     }
+    backends_serve_devices(raw, vms, errors);
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     for guest in &raw.guests {
         let Some(at) = &guest.tenant else { continue };
@@ -72,6 +73,31 @@ pub(super) fn check(raw: &Raw, vms: &Vms<'_>, errors: &mut Errors<'_>) {
                 ),
                 "raise `guests` of the tenant, or start this guest later",
             );
+        }
+    }
+}
+
+/// A tenant's backends are VMs that serve disks or NICs, and as many as its toolstack is told of.
+fn backends_serve_devices(raw: &Raw, vms: &Vms<'_>, errors: &mut Errors<'_>) {
+    let serves = |vm: &RawVm| vm.kind.as_ref().is_none_or(|kind| kind.value.device().is_some());
+    for tenant in &raw.tenants {
+        let name = code(&tenant.name.value);
+        for backend in &tenant.backends {
+            let word = backend.key.value.as_str();
+            let message = match vms.get(word) {
+                Some(vm) if serves(vm) => continue,
+                Some(_) => {
+                    format!("The backend {} of tenant {name} serves neither disks nor NICs", code(word))
+                }
+                None => format!("The backend {} of tenant {name} is not a VM of this host", code(word)),
+            };
+            let candidates = vms.all.iter().filter(|vm| serves(vm)).map(|vm| vm.name.value.as_str());
+            errors.at(backend.key.span, message, suggest(word, "backend", candidates));
+        }
+        if let Some(more) = tenant.backends.get(MAX_BACKENDS) {
+            let message =
+                format!("Tenant {name} has {} backends, more than {MAX_BACKENDS}", tenant.backends.len());
+            errors.at(more.key.span, message, "take some out");
         }
     }
 }

@@ -46,7 +46,10 @@ pub(super) fn check(raw: &Raw, errors: &mut Errors<'_>) {
         }
         reasons(&vm.may, |permission| format!("The permission `{permission}`"), errors);
     }
-    raw.tenants.iter().for_each(|tenant| name(Some(&tenant.name), "a tenant", errors));
+    for tenant in &raw.tenants {
+        name(Some(&tenant.name), "a tenant", errors);
+        reasons(&tenant.backends, |backend| format!("The backend {}", code(backend)), errors);
+    }
     for guest in &raw.guests {
         name(Some(&guest.name), "a guest", errors);
         path(guest.config.as_ref(), errors);

@@ -205,3 +205,35 @@ fn names_that_would_make_two_types_one() {
         1 error in host.toml"#]],
     );
 }
+
+#[test]
+fn backends_that_serve_nothing() {
+    let limits = "guests = 2";
+    let backends = "guests = 2\n[tenant.beta.backends]\nnetbakc = \"its NICs\"\nbuilder = \"\"";
+    refused(
+        &edited_tenants(&[(limits, backends)]),
+        expect![[r#"
+        error: The backend `netbakc` of tenant `beta` is not a VM of this host
+            --> host.toml:114:1
+            |
+        114 | netbakc = "its NICs"
+            | ^^^^^^^
+        help: there is no backend yet: add one, or take this out
+
+        error: The backend `builder` of tenant `beta` serves neither disks nor NICs
+            --> host.toml:115:1
+            |
+        115 | builder = ""
+            | ^^^^^^^
+        help: there is no backend yet: add one, or take this out
+
+        error: The backend `builder` has no reason
+            --> host.toml:115:11
+            |
+        115 | builder = ""
+            |           ^^
+        help: say in a few words why: the reason stands in the policy and in the logs
+
+        3 errors in host.toml"#]],
+    );
+}

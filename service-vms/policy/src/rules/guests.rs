@@ -29,6 +29,21 @@ impl Maker {
             let origin = because(format!("{name} have a XenStore ring, as every guest has"));
             self.channel(&Party::of(logic), &guests, &origin);
         }
+        for backend in &tenant.backends {
+            let Some(vm) = plan.vm(&backend.peer) else { continue };
+            let reason = format!("{} serves {name}: {}", vm.name, backend.reason);
+            let origin = Origin { line: backend.line, reason };
+            let server = Party::of(vm);
+            // It maps a guest's rings, and copies from and to what the guest grants: Xen asks whether the one whose page it is
+            // read from may copy to the other, whoever does it.
+            self.channel(&server, &guests, &origin);
+            for server in &server.running {
+                for guest in &guests.running {
+                    self.allow(guest, server, "grant", &["copy"], &origin);
+                    self.allow(server, guest, "grant", &["copy"], &origin);
+                }
+            }
+        }
         if let Some(toolstack) = plan.vm(&tenant.toolstack) {
             let origin = because(format!("{} has the consoles of its tenant's guests", toolstack.name));
             self.channel(&Party::of(toolstack), &guests, &origin);

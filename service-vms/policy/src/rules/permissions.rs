@@ -53,24 +53,38 @@ impl Maker {
             Permission::WriteHostConsole => self.allow(run, "xen_t", "xen", &["writeconsole"], origin),
             Permission::Hardware => self.hardware(run, plan, vm, origin),
             Permission::HostPower => self.allow(run, "xen_t", "xen", &["sleep"], origin),
-            Permission::LendDevices => {
-                for target in plan
-                    .vms
-                    .iter()
-                    .filter(|target| target.may.iter().any(|g| g.permission == Permission::UseDevice))
-                {
-                    for label in Party::of(target).labels {
-                        self.allow(run, &label, "resource", &["add", "remove"], origin);
-                    }
-                }
-            }
+            Permission::LendDevices => self.lend(run, plan, vm, origin),
             Permission::UseDevice => {
-                for label in Party::of(vm).labels {
+                let Party { running, labels, me, .. } = Party::of(vm);
+                // Bounce buffers are made contiguous.
+                for run in running {
+                    self.allow(&run, &me, "mmu", &["exchange"], origin);
+                }
+                for label in labels {
                     for resource in RESOURCES {
                         self.allow(&label, resource, "resource", device_use(plan), origin);
                     }
                 }
             }
+        }
+    }
+
+    /// The hardware domain hands a device's rights on, and serves its configuration space over a page that the borrower grants.
+    fn lend(&mut self, run: &str, plan: &Plan, vm: &Vm, origin: &Origin) {
+        let borrows = |target: &&Vm| target.grant(Permission::UseDevice).is_some();
+        let mut borrowers = plan.vms.iter().filter(borrows).peekable();
+        if borrowers.peek().is_some() {
+            // A reset takes away the BARs and the route of the interrupt: both are set again.
+            for resource in ["device_t", "irq_t"] {
+                self.allow(run, resource, "resource", &["setup"], origin);
+            }
+        }
+        for target in borrowers {
+            let borrower = Party::of(target);
+            for label in &borrower.labels {
+                self.allow(run, label, "resource", &["add", "remove"], origin);
+            }
+            self.channel(&Party::of(vm), &borrower, origin);
         }
     }
 

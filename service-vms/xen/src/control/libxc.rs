@@ -183,6 +183,23 @@ impl Libxc {
         check(unsafe { xc::xc_domain_set_virq_handler(self.raw(), u32::from(d.0), virq) }).map(drop)
     }
 
+    pub(super) fn assign_device(&self, d: DomId, sbdf: u32) -> io::Result<()> {
+        // SAFETY: valid handle.
+        check(unsafe { xc::xc_assign_device(self.raw(), u32::from(d.0), sbdf, 0) }).map(drop)
+    }
+
+    pub(super) fn allow_memory(&self, d: DomId, first: Mfn, count: u64) -> io::Result<()> {
+        // SAFETY: valid handle.
+        check(unsafe { xc::xc_domain_iomem_permission(self.raw(), u32::from(d.0), first.0, count, 1) })
+            .map(drop)
+    }
+
+    pub(super) fn allow_ports(&self, d: DomId, first: u32, count: u32) -> io::Result<()> {
+        // SAFETY: valid handle.
+        check(unsafe { xc::xc_domain_ioport_permission(self.raw(), u32::from(d.0), first, count, 1) })
+            .map(drop)
+    }
+
     /// A handle that cannot call Xen, to test what happens before and after.
     #[cfg(test)]
     pub(super) fn dummy() -> Self {

@@ -12,12 +12,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ennead_api::{Client, CreateGuest, ErrorKind, Sha256, State};
+use ennead_runtime::boot::{BackendVm, DeviceKind};
 use ennead_toolstack::builder as builder_client;
 use ennead_toolstack::console::client as console_client;
 use ennead_toolstack::http;
 use ennead_toolstack::images::Images;
+use ennead_toolstack::loader::Loaders;
 use ennead_toolstack::manager::{Manager, Peers};
 use ennead_toolstack::xenstore::Store;
+use ennead_xen::DomId;
 use sha2::Digest as _;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -32,6 +35,18 @@ pub(crate) use xenstore::XenStore;
 pub(crate) const TOOLSTACK: u16 = 8;
 /// Bytes of images that fit.
 pub(crate) const IMAGES: usize = 3 << 20;
+
+/// Who serves the guests' devices.
+pub(crate) fn backends() -> Vec<BackendVm> {
+    [("disks", 9, DeviceKind::Vbd), ("net", 10, DeviceKind::Vif)]
+        .map(|(name, domid, device)| BackendVm { name: name.parse().unwrap(), domid: DomId(domid), device })
+        .to_vec()
+}
+
+/// A boot loader for PVH guests, none for PV ones.
+fn loaders() -> Loaders {
+    Loaders { pv: None, pvh: Some(Rc::new(elf(2000))) }
+}
 
 /// What outlives a toolstack.
 pub(crate) struct World {
@@ -82,8 +97,9 @@ impl World {
         let limits = builder.hello().await.unwrap();
         let domid = store.own_domid().await.unwrap();
         assert_eq!(domid, TOOLSTACK);
-        let peers = Peers { builder, store, console };
-        let manager = Manager::new("toolstack".into(), domid, limits, Images::new(IMAGES), peers);
+        let backends = backends();
+        let peers = Peers { builder, store, console, backends };
+        let manager = Manager::new("toolstack".into(), domid, limits, Images::new(IMAGES, loaders()), peers);
         manager.find().await.unwrap();
         let (accepted, connections) = mpsc::channel(4);
         let serving = http::serve(Rc::clone(&manager), connections);
@@ -125,7 +141,7 @@ impl World {
     pub(crate) async fn request(&self, name: &str, more: &str) -> CreateGuest {
         let text = format!("name = \"{name}\"\nkind = \"pvh\"\nkernel = \"/k\"\nmemory-mib = 32\n{more}");
         let config = ennead_guest::parse_toml("a.toml", &text).unwrap_or_else(|e| panic!("{e}")).config;
-        let kernel = self.upload(&elf(3000)).await;
+        let kernel = Some(self.upload(&elf(3000)).await);
         let ramdisk = Some(self.upload(b"a ramdisk").await);
         CreateGuest { config, kernel, ramdisk, paused: false }
     }

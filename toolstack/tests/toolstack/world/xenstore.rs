@@ -8,10 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use ennead_xenstore_state::{Conn, Head, Identity, Role, Settings, State};
+use ennead_runtime::boot::BackendVm;
+use ennead_xenstore_state::{Backend, Conn, DeviceKind, Head, Identity, Role, Settings, State};
 use ennead_xs_wire::{Access, Errno, Message, Perm, Raw, Reply, Request};
 
-use super::TOOLSTACK;
+use super::{TOOLSTACK, backends};
 
 type Job = Box<dyn FnOnce(&mut Served) + Send>;
 
@@ -79,6 +80,17 @@ impl XenStore {
         })
     }
 
+    /// What the VM that serves a guest's device does: writes a node of it.
+    pub(crate) fn backend_writes(&self, domid: u16, path: &str, value: &'static [u8]) -> bool {
+        let path = path.to_owned();
+        self.run(move |served| {
+            let backend = served.state.open(Identity::Domain(domid));
+            let done = served.ask(backend, &Request::Write { path: path.as_bytes(), value }).is_ok();
+            served.state.close(backend);
+            done
+        })
+    }
+
     /// What a guest reads in its own directory.
     pub(crate) fn guest_reads(&self, domid: u16, path: &str) -> Option<String> {
         let path = path.to_owned();
@@ -100,6 +112,11 @@ impl XenStore {
                 format!("/local/domain/{TOOLSTACK}/guests"),
                 format!("/local/domain/{TOOLSTACK}/backend/console"),
             ];
+            open.extend(
+                backends()
+                    .iter()
+                    .map(|vm| format!("/local/domain/{}/backend/{}", vm.domid.0, vm.device.as_str())),
+            );
             let domains = served.list("/local/domain");
             let of_guests =
                 domains.into_iter().filter(|name| name.parse().is_ok_and(|domid: u16| domid > 1000));
@@ -125,19 +142,33 @@ impl XenStore {
 
 impl Served {
     fn new() -> Self {
-        let roles =
-            BTreeMap::from([(1, Role::Builder), (TOOLSTACK, Role::Toolstack { backends: Vec::new() })]);
+        let backend = |vm: &BackendVm| Backend {
+            domid: vm.domid.0,
+            kind: if vm.device.as_str() == "vbd" { DeviceKind::Vbd } else { DeviceKind::Vif },
+        };
+        let backends = backends();
+        let of_toolstack = Role::Toolstack { backends: backends.iter().map(backend).collect() };
+        let mut roles = BTreeMap::from([(1, Role::Builder), (TOOLSTACK, of_toolstack)]);
+        roles.extend(backends.iter().map(|vm| (vm.domid.0, Role::Service)));
         let mut state = State::new(Settings { roles, ..Settings::default() });
         let operator = state.open(Identity::Operator);
         let builder = state.open(Identity::Domain(1));
         state.created(TOOLSTACK, None);
         let mut served = Self { state, operator, toolstack: None };
         let home = format!("/local/domain/{TOOLSTACK}");
-        let own = || vec![Perm { access: Access::None, domid: TOOLSTACK }];
-        for (path, value) in [(home.clone(), ""), (format!("{home}/domid"), "8")] {
+        let mut nodes = vec![(TOOLSTACK, home.clone(), ""), (TOOLSTACK, format!("{home}/domid"), "8")];
+        for vm in backends {
+            let (domid, home) = (vm.domid.0, format!("/local/domain/{}", vm.domid.0));
+            served.state.created(domid, None);
+            nodes.push((domid, home.clone(), ""));
+            nodes.push((domid, format!("{home}/backend"), ""));
+            nodes.push((domid, format!("{home}/backend/{}", vm.device.as_str()), ""));
+        }
+        for (owner, path, value) in nodes {
             let path = path.as_bytes();
+            let perms = vec![Perm { access: Access::None, domid: owner }];
             served.ask(builder, &Request::Write { path, value: value.as_bytes() }).unwrap();
-            served.ask(builder, &Request::SetPerms { path, perms: own() }).unwrap();
+            served.ask(builder, &Request::SetPerms { path, perms }).unwrap();
         }
         served
     }

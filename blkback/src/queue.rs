@@ -1,0 +1,137 @@
+//! The thread of one ring.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ennead_backend::device::{Device, Reporter};
+use ennead_backend::memory::Granted;
+use ennead_os::Buffers;
+use ennead_xen::{DomId, EventChannels, GrantRef, MappedRegion, Port};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::engine::{BUFFER_PAGES, Broken, Engine};
+use crate::protocol::{Limits, Refusal, SLOT};
+use crate::storage::Disk;
+
+/// Events in a row that had nothing to tell, after which the frontend's next ones are taken more slowly.
+const PATIENCE: u32 = 16;
+/// How long such a frontend's events wait.
+const SLOWLY: Duration = Duration::from_millis(5);
+
+/// Where a ring is, as the frontend says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its pages.
+    pub grefs: Vec<GrantRef>,
+    /// Its event channel.
+    pub port: Port,
+}
+
+/// Why a ring cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Xen refused, or the frontend said what is not so.
+    #[error(transparent)]
+    Xen(#[from] ennead_xen::Error),
+    /// The frontend broke its protocol.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// Linux refused.
+    #[error("I/O: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A ring that is served. Dropped, it is not any more.
+#[derive(Debug)]
+pub struct Queue {
+    stop: OwnedFd,
+    thread: Option<JoinHandle<()>>,
+}
+
+type Served = Engine<MappedRegion, Granted, Disk>;
+
+impl Queue {
+    /// Maps the ring, binds the channel, goes on where a predecessor stopped, and serves.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn start(place: &Place, file: Arc<File>, limits: Limits, reporter: Reporter) -> Result<Self, Error> {
+        let Device { domid, .. } = reporter.device();
+        let page = MappedRegion::map(domid, &place.grefs)?;
+        let events = EventChannels::open()?;
+        let port = bind(&events, domid, place.port)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
+        let slots = ennead_backend::ring::slots(place.grefs.len() * ennead_xen::PAGE_SIZE, SLOT).unwrap_or(1);
+        let disk = Disk::open(file, slots, &stop)?;
+        let buffers = Buffers::new(BUFFER_PAGES)?;
+        let engine = Engine::attach(page, Granted::open(domid)?, disk, buffers, limits)?;
+        let serve = move || {
+            if let Err(error) = serve(engine, &events, port, &reporter) {
+                reporter.broken(error);
+            }
+        };
+        let thread = thread::Builder::new().name(format!("ring-{domid}")).spawn(serve)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let told = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        // One that cannot be told to end ends with the program.
+        if let (Ok(_), Some(thread)) = (told, self.thread.take()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A port to this guest only.
+fn bind(events: &EventChannels, domid: DomId, port: Port) -> Result<Port, ennead_xen::Error> {
+    let port = events.bind_interdomain(domid, port)?;
+    events.restrict(domid)?;
+    Ok(port)
+}
+
+fn serve(mut engine: Served, events: &EventChannels, port: Port, reporter: &Reporter) -> Result<(), Error> {
+    // The frontend may have sent requests to nobody, or wait for an event that a predecessor did not send.
+    events.notify(port)?;
+    let (mut masked, mut empty, mut told) = (false, 0_u32, false);
+    loop {
+        let turn = engine.turn()?;
+        if turn.notify {
+            events.notify(port)?;
+        }
+        if turn.progress {
+            empty = 0;
+            tell(&mut told, engine.take_refused(), reporter);
+        }
+        // While there are requests, events of more are of no use: the port stays masked, and keeps one.
+        let more = engine.final_check()?;
+        if !more && masked {
+            if empty > PATIENCE {
+                thread::sleep(SLOWLY);
+            }
+            events.unmask(port)?;
+            masked = false;
+        }
+        engine.storage().submit(events, !more)?;
+        if engine.storage().take_event() {
+            masked |= events.wait_many_but(&mut [Port(0)], Some(Duration::ZERO), |_| true)? > 0;
+            empty = empty.saturating_add(1);
+        }
+        if engine.storage().is_stopped() {
+            return Ok(());
+        }
+    }
+}
+
+/// The first request that cannot be done is told of.
+fn tell(told: &mut bool, refused: Option<Refusal>, reporter: &Reporter) {
+    if let Some(reason) = refused.filter(|_| !std::mem::replace(told, true)) {
+        reporter.odd(format!("it asks for {reason}"));
+    }
+}

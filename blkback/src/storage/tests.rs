@@ -1,0 +1,92 @@
+//! A ring served from a real file by the kernel.
+
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+
+use ennead_backend::testing::{TestGuest, TestPages};
+use ennead_os::Buffers;
+use ennead_xen::{PAGE_SIZE, SharedPage as _};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::*;
+use crate::engine::{BUFFER_PAGES, Engine};
+use crate::protocol::{Limits, RESPONSE, SLOT, response};
+
+const SECTORS: u64 = 64;
+const LIMITS: Limits = Limits { sectors: SECTORS, block: 512, writable: true, discard: true };
+
+/// A file in memory, which takes the same operations as a disk.
+fn file() -> Arc<File> {
+    let fd = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let mut file = File::from(fd);
+    file.write_all(&[7; 64 * 512]).unwrap();
+    Arc::new(file)
+}
+
+fn bell() -> OwnedFd {
+    eventfd(0, EventfdFlags::CLOEXEC).unwrap()
+}
+
+fn request(operation: u8, id: u8, sector: u8, gref: u8) -> [u8; SLOT] {
+    let mut slot = [0; SLOT];
+    (slot[0], slot[8], slot[16]) = (operation, id, sector);
+    if operation < 2 {
+        // One page.
+        (slot[1], slot[24], slot[29]) = (1, gref, 7);
+    } else {
+        slot[24] = gref;
+    }
+    slot
+}
+
+#[test]
+fn the_kernel_does_what_the_guest_asks() {
+    let (page, guest, file) = (TestPages::ring(1), TestGuest::new(), file());
+    guest.grant(8, &[1; PAGE_SIZE], false);
+    guest.grant(9, &[2; PAGE_SIZE], true);
+    // Write page 8, read page 9, discard 8 sectors, flush.
+    let requests = [request(1, 1, 8, 8), request(0, 2, 24, 9), request(5, 3, 40, 8), request(3, 4, 0, 0)];
+    for (n, slot) in requests.iter().enumerate() {
+        page.write(64 + n * SLOT, slot);
+    }
+    page.store(0, 4);
+    let (stop, events) = (bell(), bell());
+    let disk = Disk::open(Arc::clone(&file), 32, &stop).unwrap();
+    let buffers = Buffers::new(BUFFER_PAGES).unwrap();
+    let mut engine = Engine::attach(page.clone(), guest.clone(), disk, buffers, LIMITS).unwrap();
+    while page.load(8) < 4 {
+        engine.turn().unwrap();
+        let wait = page.load(8) < 4;
+        engine.storage().submit(&events, wait).unwrap();
+    }
+    for (n, operation) in [(0, 1), (1, 0), (2, 5), (3, 3)] {
+        let mut answer = [0; RESPONSE];
+        page.read(64 + n * SLOT, &mut answer);
+        assert_eq!(answer, response(n as u64 + 1, operation, 0));
+    }
+    let sector = |n: u64| {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, n * 512).unwrap();
+        byte[0]
+    };
+    assert_eq!([7, 8, 15, 16, 39, 40, 47, 48].map(sector), [7, 1, 1, 7, 7, 0, 0, 7]);
+    assert_eq!(guest.page(9).unwrap(), [7; PAGE_SIZE]);
+}
+
+#[test]
+fn an_event_and_the_end_are_heard_while_it_waits() {
+    let (stop, events) = (bell(), bell());
+    let mut disk = Disk::open(file(), 1, &stop).unwrap();
+    disk.submit(&events, false).unwrap();
+    assert!(disk.completed().is_none() && !disk.take_event() && !disk.is_stopped());
+    for _ in 0..2 {
+        rustix::io::write(&events, &1_u64.to_ne_bytes()).unwrap();
+        disk.submit(&events, true).unwrap();
+        assert!(disk.completed().is_none());
+        assert!(disk.take_event() && !disk.take_event() && !disk.is_stopped());
+        rustix::io::read(&events, &mut [0; 8]).unwrap();
+    }
+    rustix::io::write(&stop, &1_u64.to_ne_bytes()).unwrap();
+    disk.submit(&events, true).unwrap();
+    assert!(disk.completed().is_none() && disk.is_stopped() && !disk.take_event());
+}

@@ -1,0 +1,152 @@
+//! The machine's disk and network controllers, which pciback lends to driver VMs: QEMU's options for them.
+//!
+//! Each is alone behind a root port of its own, so that a reset of the bus reaches no other. Virtio devices keep to the
+//! virtual IOMMU, as real ones do.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::qemu::escaped;
+
+/// Bytes of a disk image that is made new.
+const NEW_IMAGE: u64 = 1 << 30;
+
+/// What a virtio device needs to be like a real one.
+const VIRTIO: &str = "disable-legacy=on,iommu_platform=on";
+
+/// A storage controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskModel {
+    /// NVMe: resets by itself (FLR).
+    Nvme,
+    /// virtio-blk.
+    Virtio,
+}
+
+/// A controller with one disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The disk's content, raw.
+    pub image: PathBuf,
+    /// The controller.
+    pub model: DiskModel,
+}
+
+impl Disk {
+    /// Makes the image, sparse and 1 GiB large, if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make(&self) -> Result<()> {
+        let made = OpenOptions::new().write(true).create_new(true).open(&self.image);
+        let grown = match made {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+            made => made.and_then(|file| file.set_len(NEW_IMAGE)),
+        };
+        grown.with_context(|| format!("Cannot make {}", self.image.display()))
+    }
+
+    /// QEMU's options; `index` is another for each controller of the machine.
+    #[must_use]
+    pub fn arguments(&self, index: u8) -> Vec<String> {
+        let drive = format!("drive{index}");
+        let content = format!("if=none,id={drive},format=raw,file={}", escaped(&self.image));
+        let device = match self.model {
+            DiskModel::Nvme => format!("nvme,serial=ennead{index},drive={drive}"),
+            DiskModel::Virtio => format!("virtio-blk-pci,{VIRTIO},drive={drive}"),
+        };
+        [vec!["-drive".to_owned(), content], behind_port(index, &device)].concat()
+    }
+}
+
+/// A network controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkModel {
+    /// Intel 82574L: resets through its power states.
+    E1000e,
+    /// virtio-net.
+    Virtio,
+}
+
+/// A TCP port of this machine that leads into QEMU's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// Port on 127.0.0.1.
+    pub outside: u16,
+    /// Port of whoever has the first address there (10.0.2.15).
+    pub inside: u16,
+}
+
+/// A controller on QEMU's own network (10.0.2.0/24, which has DHCP).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// The controller.
+    pub model: NetworkModel,
+    /// How its network is reached.
+    pub forwards: Vec<Forward>,
+}
+
+impl Network {
+    /// QEMU's options; `index` is another for each controller of the machine.
+    #[must_use]
+    pub fn arguments(&self, index: u8) -> Vec<String> {
+        let net = format!("net{index}");
+        let forwards = self.forwards.iter();
+        let forwards: String =
+            forwards.map(|f| format!(",hostfwd=tcp:127.0.0.1:{}-:{}", f.outside, f.inside)).collect();
+        let device = match self.model {
+            NetworkModel::E1000e => format!("e1000e,netdev={net}"),
+            NetworkModel::Virtio => format!("virtio-net-pci,{VIRTIO},netdev={net}"),
+        };
+        [vec!["-netdev".to_owned(), format!("user,id={net}{forwards}")], behind_port(index, &device)].concat()
+    }
+}
+
+fn behind_port(index: u8, device: &str) -> Vec<String> {
+    let port = format!("pcie-root-port,id=port{index},chassis={index},slot={index}");
+    ["-device".to_owned(), port, "-device".to_owned(), format!("{device},bus=port{index}")].to_vec()
+}
+
+/// A disk image beside the log of the machine.
+#[must_use]
+pub fn image_beside(log: &Path, name: &str) -> PathBuf {
+    log.with_file_name(format!("{name}.img"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_controller_is_behind_a_port_of_its_own() {
+        let disk = Disk { image: PathBuf::from("a,b.img"), model: DiskModel::Nvme };
+        assert_eq!(
+            disk.arguments(1).join(" "),
+            "-drive if=none,id=drive1,format=raw,file=a,,b.img \
+             -device pcie-root-port,id=port1,chassis=1,slot=1 -device nvme,serial=ennead1,drive=drive1,bus=port1"
+        );
+        let forwards = vec![Forward { outside: 8022, inside: 22 }, Forward { outside: 8443, inside: 443 }];
+        let network = Network { model: NetworkModel::Virtio, forwards };
+        assert_eq!(
+            network.arguments(2).join(" "),
+            "-netdev user,id=net2,hostfwd=tcp:127.0.0.1:8022-:22,hostfwd=tcp:127.0.0.1:8443-:443 \
+             -device pcie-root-port,id=port2,chassis=2,slot=2 \
+             -device virtio-net-pci,disable-legacy=on,iommu_platform=on,netdev=net2,bus=port2"
+        );
+    }
+
+    #[test]
+    fn an_image_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk { image: folder.path().join("disk.img"), model: DiskModel::Nvme };
+        disk.make().unwrap();
+        assert_eq!(disk.image.metadata().unwrap().len(), NEW_IMAGE);
+        std::fs::write(&disk.image, "content").unwrap();
+        disk.make().unwrap();
+        assert_eq!(std::fs::read(&disk.image).unwrap(), b"content");
+        let nowhere = Disk { image: folder.path().join("no/disk.img"), ..disk };
+        assert!(nowhere.make().is_err());
+    }
+}

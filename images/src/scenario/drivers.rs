@@ -1,0 +1,235 @@
+//! Guests with disks and networks on a host without Dom0, whose backends are killed under them.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use sha2::{Digest as _, Sha256};
+
+use super::{Report, Setup, boot};
+use crate::devices::{Disk, DiskModel, Network, NetworkModel, image_beside};
+use crate::operator::Operator;
+use crate::session::Session;
+use crate::{guest, program};
+
+/// For what a guest does in emulation.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// The toolstack's VM in the shipped manifest.
+const TOOLSTACK: &str = "toolstack";
+/// The guest's name.
+const GUEST: &str = "web";
+/// MiB that are written to its disk, and downloaded.
+const DISK_MIB: usize = 64;
+const DOWNLOAD_MIB: usize = 16;
+/// Kills of each backend while the guest works.
+const KILLS: u32 = 10;
+/// What a guest's kernel says when a device fails it.
+const TROUBLE: [&str; 6] =
+    ["I/O error", "Buffer I/O", "blk_update", "link is not ready", "Oops", "hung_task"];
+
+/// A web server for the guest, on this machine: QEMU's network has it at 10.0.2.2.
+struct Server {
+    port: u16,
+    sha256: String,
+}
+
+impl Server {
+    fn start() -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("Cannot serve HTTP")?;
+        let port = listener.local_addr()?.port();
+        // Bytes that no fault repeats: those of a generator (xorshift).
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let body: Vec<u8> = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .take((DOWNLOAD_MIB << 20) / 8)
+        .flatten()
+        .collect();
+        let sha256 = hex(&Sha256::digest(&body));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // Somebody who goes away early is the guest's affair.
+                let _ = answer(stream, &body);
+            }
+        });
+        Ok(Self { port, sha256 })
+    }
+}
+
+fn answer(mut stream: TcpStream, body: &[u8]) -> std::io::Result<()> {
+    let _ = stream.read(&mut [0; 4096])?;
+    let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
+    let server = Server::start()?;
+    let folder = setup.cache.temporary("drivers")?;
+    let file = folder.path().join("web.toml");
+    std::fs::write(&file, configuration(setup)?).context("Cannot write the guest's configuration")?;
+    let mut settings = setup.machine(&setup.host()?)?;
+    let disk = Disk { image: image_beside(&settings.log, "drivers"), model: DiskModel::Nvme };
+    disk.make()?;
+    let network = Network { model: NetworkModel::E1000e, forwards: Vec::new() };
+    settings.extra.extend([disk.arguments(1), network.arguments(2)].concat());
+    let mut session = Session::start(&settings, report.show)?;
+    session.until_ready()?;
+    let operator = Operator {
+        program: program::cli(&setup.cache, setup.progress)?,
+        socket: session.operator(TOOLSTACK)?,
+    };
+    lives(&mut session, &operator, &file, &server, report);
+    report.check("no AVC denial", boot::no_denials(&session));
+    session.power_off()
+}
+
+fn configuration(setup: &Setup) -> Result<String> {
+    let files = guest::debian(&setup.cache, setup.progress)?;
+    Ok(format!(
+        "name = \"{GUEST}\"\nkind = \"pv\"\nkernel = \"{}\"\nramdisk = \"{}\"\ncmdline = \"console=hvc0 quiet\"\n\
+         memory-mib = 256\nvcpus = 1\ndisk = [{{ vdev = \"xvda\", source = \"nvme0n1\", access = \"w\" }}]\nvif = [{{}}]\n",
+        files.kernel.display(),
+        files.ramdisk.display()
+    ))
+}
+
+fn lives(session: &mut Session, operator: &Operator, file: &Path, server: &Server, report: &mut Report) {
+    let guest = Guest { operator };
+    if !report.check("a guest with a disk and a NIC is created", guest.created(file)) {
+        return;
+    }
+    report.check("it has its disk", guest.run("cat /sys/block/xvda/size"));
+    report.check("it has an address", guest.address());
+    report.check("what it writes to its disk is there", guest.writes("first"));
+    report.check("a download arrives whole", guest.downloads(server));
+    for backend in ["blkback", "netback"] {
+        report.check(
+            &format!("{backend} is killed under it, and it goes on"),
+            guest.survives(session, backend, server),
+        );
+    }
+    report.check("its kernel saw no fault", guest.no_trouble());
+    report.check("it ends, and nothing is left", guest.ends());
+}
+
+/// The guest, as its operator sees it.
+struct Guest<'a> {
+    operator: &'a Operator,
+}
+
+impl Guest<'_> {
+    fn created(&self, file: &Path) -> Result<String> {
+        let start = Instant::now();
+        self.operator.ask(&["create", &file.display().to_string()])?;
+        self.operator.wait_for(GUEST, "guest-ready", 1, PATIENCE)?;
+        Ok(format!("its shell after {:.1?}", start.elapsed()))
+    }
+
+    /// What a command prints. The end is put together only when it runs, so the line that is typed does not show it.
+    fn run(&self, command: &str) -> Result<String> {
+        let nonce = format!("{:x}", rand_of(command));
+        let line = format!("echo begin-$((1+1))-{nonce}; {command}; echo end-$((1+1))-{nonce}");
+        let seen = self.operator.type_at(GUEST, &line, &format!("end-2-{nonce}"), PATIENCE)?;
+        let (_, rest) = seen.rsplit_once(&format!("begin-2-{nonce}")).context("no beginning")?;
+        let (printed, _) = rest.split_once(&format!("end-2-{nonce}")).context("no end")?;
+        Ok(printed.trim().replace("\r\n", "; "))
+    }
+
+    fn address(&self) -> Result<String> {
+        let said = self.run(
+            "ifconfig eth0 up; udhcpc -i eth0 -n -q -s /usr/share/udhcpc/default.script 2>&1 | grep obtained",
+        )?;
+        anyhow::ensure!(said.contains("obtained"), "{said}");
+        Ok(said)
+    }
+
+    /// Writes, forgets what it has in memory, and reads.
+    fn writes(&self, what: &str) -> Result<String> {
+        self.run(&format!(
+            "(echo {what}; cat /bin/busybox) > /tmp/seed; rm -f /tmp/data; while [ $(stat -c %s /tmp/data 2>/dev/null || echo 0) -lt {} ]; do cat /tmp/seed >> /tmp/data; done",
+            1 << 20
+        ))?;
+        let start = Instant::now();
+        let said = self.run(&format!(
+            "n=0; while [ $n -lt {DISK_MIB} ]; do dd if=/tmp/data of=/dev/xvda bs=1M count=1 seek=$n conv=notrunc 2>/dev/null || echo dd-failed; n=$((n+1)); done; \
+             sync; echo 3 > /proc/sys/vm/drop_caches; \
+             dd if=/tmp/data bs=1M count=1 2>/dev/null | md5sum; \
+             n=0; while [ $n -lt {DISK_MIB} ]; do dd if=/dev/xvda bs=1M count=1 skip=$n 2>/dev/null | md5sum; n=$((n+1)); done | sort | uniq -c"
+        ))?;
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let expected = words.first().context("no sum")?;
+        let same = words.get(2).is_some_and(|count| *count == DISK_MIB.to_string().as_str())
+            && words.get(3) == Some(expected);
+        anyhow::ensure!(same, "{said}");
+        Ok(format!("{DISK_MIB} MiB in {:.1?}", start.elapsed()))
+    }
+
+    fn downloads(&self, server: &Server) -> Result<String> {
+        let start = Instant::now();
+        let said = self.run(&format!("wget -q -O - http://10.0.2.2:{}/ | sha256sum", server.port))?;
+        anyhow::ensure!(said.contains(&server.sha256), "{said}, not {}", server.sha256);
+        let speed = f64::from(u32::try_from(DOWNLOAD_MIB)?) / start.elapsed().as_secs_f64();
+        Ok(format!("{DOWNLOAD_MIB} MiB, {speed:.1} MiB/s"))
+    }
+
+    /// Writes and downloads until the backend has been killed and rebuilt often enough.
+    fn survives(&self, session: &mut Session, backend: &str, server: &Server) -> Result<String> {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let work = scope.spawn(|| -> Result<u32> {
+                let mut rounds = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    match backend {
+                        "blkback" => self.writes(&format!("round {rounds}"))?,
+                        _ => self.downloads(server)?,
+                    };
+                    rounds += 1;
+                }
+                Ok(rounds)
+            });
+            let killed = (0..KILLS).try_for_each(|n| {
+                // Not in step with what the guest does.
+                session.idle(Duration::from_millis(700 + u64::from(n * 379 % 1000)));
+                session
+                    .command(&format!("restart {backend}"), |m| {
+                        m.is("builder", "healthy") && m.value("vm") == Some(backend)
+                    })
+                    .map(drop)
+            });
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            let worked = work.join().map_err(|_| anyhow::anyhow!("a panic"))?;
+            killed?;
+            Ok(format!("{KILLS} times; {} rounds of work meanwhile", worked?))
+        })
+    }
+
+    fn no_trouble(&self) -> Result<String> {
+        let said = self.run("dmesg")?;
+        let bad: Vec<&str> =
+            said.split("; ").filter(|line| TROUBLE.iter().any(|word| line.contains(word))).collect();
+        anyhow::ensure!(bad.is_empty(), "{}", bad.join("\n"));
+        Ok(self.run("cat /sys/class/net/eth0/carrier_changes")? + " carrier changes")
+    }
+
+    fn ends(&self) -> Result<String> {
+        self.operator.ask(&["destroy", GUEST])?;
+        self.operator.wait_until("it is gone", PATIENCE, <[_]>::is_empty)?;
+        Ok(String::new())
+    }
+}
+
+/// Another number for each time that it is asked, so that no answer is an older one's.
+fn rand_of(command: &str) -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(command)
+}

@@ -1,0 +1,109 @@
+//! Both directions of one vif.
+
+use std::time::Instant;
+
+use ennead_backend::memory::GuestMemory;
+use ennead_backend::ring::Ring;
+use ennead_xen::SharedPage;
+
+use crate::filter::{Filter, Forbidden};
+use crate::gather::Broken;
+use crate::offload::Offloads;
+use crate::rate::Bucket;
+use crate::rx::{Error, Receive};
+use crate::tap::Tap;
+use crate::tx::{Counts, Round, Transmit};
+
+/// What a queue does with packets.
+#[derive(Debug)]
+pub struct Rules {
+    /// What the guest may send.
+    pub filter: Filter,
+    /// How much.
+    pub rate: Option<Bucket>,
+    /// A packet to the guest may take more than one slot.
+    pub chains: bool,
+    /// What may be left undone in packets to the guest.
+    pub offloads: Offloads,
+}
+
+/// A vif's two rings, the guest's memory, and the port of the bridge.
+#[derive(Debug)]
+pub struct Queue<P, M, T> {
+    tx: Transmit<P>,
+    rx: Receive<P>,
+    memory: M,
+    tap: T,
+}
+
+/// What is to be done after a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// From the guest.
+    pub tx: Round,
+    /// To the guest.
+    pub rx: Round,
+    /// A packet from the bridge could be given to the guest.
+    pub wants_packets: bool,
+}
+
+impl Pass {
+    /// Something was done.
+    #[must_use]
+    pub const fn busy(&self) -> bool {
+        self.tx.busy || self.rx.busy
+    }
+
+    /// There is more to do at once.
+    #[must_use]
+    pub const fn more(&self) -> bool {
+        self.tx.more || self.rx.more
+    }
+}
+
+impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
+    /// Takes the rings over as the frontend made them or a predecessor left them, and finishes what that had begun. The
+    /// frontend must be notified after it: it may have been waiting.
+    ///
+    /// # Errors
+    /// A ring is broken.
+    pub fn attach(tx: P, rx: P, memory: M, tap: T, rules: Rules) -> Result<Self, Broken> {
+        let (tx, committed) = Ring::attach(tx)?;
+        let tx = Transmit::new(tx, committed, rules.filter, rules.rate);
+        let (rx, committed) = Ring::attach(rx)?;
+        let rx = Receive::new(rx, committed, rules.offloads, rules.chains);
+        Ok(Self { tx, rx, memory, tap })
+    }
+
+    /// A bounded round in each direction.
+    ///
+    /// # Errors
+    /// How the frontend broke the protocol, or the tap.
+    pub fn pass(&mut self, now: Instant) -> Result<Pass, Error> {
+        let tx = self.tx.round(&mut self.memory, &mut self.tap, now)?;
+        let rx = self.rx.round(&mut self.memory, &mut self.tap)?;
+        Ok(Pass { tx, rx, wants_packets: self.rx.wants_packets() })
+    }
+
+    /// The port of the bridge.
+    pub const fn tap(&self) -> &T {
+        &self.tap
+    }
+
+    /// Why the filter dropped a packet of the guest's, the last time it did.
+    #[must_use]
+    pub const fn forbidden(&self) -> Option<Forbidden> {
+        self.tx.forbidden()
+    }
+
+    /// What has become of packets: the guest's, and those to it.
+    #[must_use]
+    pub const fn counts(&self) -> (Counts, Counts) {
+        (self.tx.counts(), self.rx.counts())
+    }
+}
+
+#[cfg(test)]
+mod kernel;
+#[cfg(test)]
+mod tests;

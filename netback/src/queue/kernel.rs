@@ -1,0 +1,125 @@
+//! Two guests at real taps in a real bridge: what this kernel makes of our headers, and we of its.
+//!
+//! `unshare -nm sh -c 'mount -t sysfs sysfs /sys; cargo test -p ennead-netback -- --ignored'`
+
+use ennead_backend::testing::{TestGuest, TestPages};
+use ennead_os::{Interfaces, TapDevice};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::tests::{ALL, packet, rules};
+use super::*;
+use crate::config::Vif;
+use crate::filter::Mac;
+use crate::headers::{Headers, TCP};
+use crate::model::{Front, Layout, Received};
+use crate::netif::{Gso, RX_CHECKSUM_BLANK, RX_DATA_VALIDATED, TX_CHECKSUM_BLANK, Tcp};
+use crate::offload::to_tap;
+use crate::samples::{MAC, ipv6, tcp_header};
+use crate::vif::port;
+
+struct Guest {
+    front: Front,
+    queue: Queue<TestPages, TestGuest, TapDevice>,
+}
+
+impl Guest {
+    fn new(name: &str, offloads: Offloads, isolated: bool) -> Self {
+        let mac = Mac(MAC);
+        let filter = Filter::new(mac, Vec::new());
+        let vif = Vif { mac, filter, rate: None, bridge: "ennead-bridge".to_owned(), isolated };
+        let tap = port(&Interfaces::open().unwrap(), name, &vif, offloads).unwrap();
+        let mut front = Front::new();
+        front.post(200);
+        let rules = Rules { offloads, ..rules() };
+        let (tx, rx, memory) = (front.tx.clone(), front.rx.clone(), front.guest.clone());
+        let queue = Queue::attach(tx, rx, memory, tap, rules).unwrap();
+        Self { front, queue }
+    }
+
+    fn send(&mut self, packet: &[u8], flags: u16, gso: Option<Gso>) {
+        self.front.send(packet, &Layout { cuts: vec![66], offset: 100, flags, gso });
+        while self.queue.pass(Instant::now()).unwrap().busy() {}
+        self.front.collect();
+        assert_eq!((self.front.under_way(), self.front.errors.0), (0, 0));
+    }
+
+    /// All TCP that comes within a tenth of a second.
+    fn receive(&mut self) -> Vec<Received> {
+        let mut received = Vec::new();
+        let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        while poll(&mut [PollFd::new(self.queue.tap(), PollFlags::IN)], Some(&patience)).unwrap() > 0 {
+            self.queue.pass(Instant::now()).unwrap();
+            received.extend(self.front.receive());
+            self.front.post(200);
+        }
+        // This kernel has something to say itself on a new interface.
+        let is_tcp =
+            |p: &Received| Headers::read(&p.bytes).unwrap().transport.is_some_and(|t| t.protocol == TCP);
+        received.retain(is_tcp);
+        received
+    }
+}
+
+/// Whether a packet's TCP checksum is right.
+fn is_right(packet: &[u8]) -> bool {
+    let at = Headers::read(packet).unwrap().transport.unwrap().at;
+    let mut copy = packet.to_vec();
+    // Leaves the pseudo header's sum where the checksum was.
+    to_tap(&mut copy, true, None).unwrap();
+    let sum: u32 =
+        copy[at..].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    !u16::try_from(folded).unwrap() == u16::from_be_bytes([packet[at + 16], packet[at + 17]])
+}
+
+#[test]
+#[ignore = "needs a network namespace of its own, and CAP_NET_ADMIN in it"]
+fn packets_go_through_this_kernel() {
+    let mut sender = Guest::new("ennead-a", ALL, false);
+    let mut taker = Guest::new("ennead-b", ALL, true);
+    let mut plain = Guest::new("ennead-c", Offloads::default(), true);
+    for guest in [&mut sender, &mut taker, &mut plain] {
+        guest.receive();
+    }
+
+    let small = packet(100, 1);
+    sender.send(&small, 0, None);
+    for guest in [&mut taker, &mut plain] {
+        let received = guest.receive();
+        assert_eq!(received.iter().map(|p| &p.bytes).collect::<Vec<_>>(), [&small]);
+        assert_eq!((received[0].flags, received[0].gso), (0, None));
+    }
+
+    let blank = packet(1514, 2);
+    sender.send(&blank, TX_CHECKSUM_BLANK, None);
+    let received = taker.receive();
+    assert_eq!(received[0].flags, RX_CHECKSUM_BLANK | RX_DATA_VALIDATED);
+    assert_eq!(received[0].bytes[54..], blank[54..]);
+    let received = plain.receive();
+    assert_eq!(received[0].flags & RX_CHECKSUM_BLANK, 0);
+    assert!(is_right(&received[0].bytes) && !is_right(&blank));
+
+    let mut over6 = tcp_header().to_vec();
+    over6.extend(&packet(40_000, 4)[54..]);
+    let over6 = ipv6([0xfd; 16], TCP, &over6);
+    let table = [(packet(60_000, 3), Tcp::V4, 54, 1448), (over6, Tcp::V6, 74, 1428)];
+    for (large, tcp, header, size) in table {
+        let gso = Some(Gso { tcp, size });
+        sender.send(&large, TX_CHECKSUM_BLANK, gso);
+        let received = taker.receive();
+        assert_eq!(received.len(), 1, "{tcp:?}");
+        assert_eq!((received[0].flags, received[0].gso), (RX_CHECKSUM_BLANK | RX_DATA_VALIDATED, gso));
+        assert_eq!(received[0].bytes[header..], large[header..]);
+        let received = plain.receive();
+        assert_eq!(received.len(), (large.len() - header).div_ceil(size.into()), "{tcp:?}");
+        assert!(received.iter().all(|p| p.gso.is_none() && p.flags & RX_CHECKSUM_BLANK == 0));
+        assert!(received.iter().all(|p| is_right(&p.bytes)));
+        let payload: Vec<u8> = received.iter().flat_map(|p| p.bytes[header..].to_vec()).collect();
+        assert!(payload == large[header..]);
+    }
+    // One isolated vif reaches others, but no isolated one.
+    taker.send(&small, 0, None);
+    assert_eq!((sender.receive().len(), plain.receive().len()), (1, 0));
+    assert_eq!(taker.queue.counts().1.errors + plain.queue.counts().1.errors, 0);
+}

@@ -1,0 +1,276 @@
+//! From the bridge to the guest.
+
+use std::collections::VecDeque;
+use std::io;
+
+use ennead_backend::memory::GuestMemory;
+use ennead_backend::ring::{Committed, RECORD, Ring};
+use ennead_xen::{CopyOp, GrantRef, PAGE_SIZE, SharedPage};
+
+use crate::gather::Broken;
+use crate::headers::ETHERNET;
+use crate::netif::{
+    Gso, MAX_DATA_SLOTS, RSP_ERROR, RX_EXTRA_INFO, RX_MORE_DATA, RX_SLOT, RxRequest, RxResponse,
+};
+use crate::offload::{Offloads, VNET_HEADER, to_guest};
+use crate::tap::{MAX_FROM_BRIDGE, Tap};
+use crate::tx::{Counts, Round};
+
+/// Packets in one round at most.
+const ROUND_PACKETS: usize = 64;
+/// Pages for the longest packet, and whatever would tell that it is longer.
+const PACKET_PAGES: usize = MAX_FROM_BRIDGE / PAGE_SIZE + 1;
+/// Pages of a round: as many as it has packets, unless they are long.
+const ROUND: usize = (ROUND_PACKETS + PACKET_PAGES) * PAGE_SIZE;
+
+/// Why receiving ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The frontend's fault.
+    #[error("{0}")]
+    Broken(#[from] Broken),
+    /// Ours.
+    #[error("the tap is of no more use: {0}")]
+    Tap(#[from] io::Error),
+}
+
+/// A packet from the bridge, in the buffer.
+#[derive(Debug, Clone, Copy)]
+struct Packet {
+    /// A page's.
+    start: usize,
+    size: usize,
+    /// Of its first slot.
+    flags: u16,
+    gso: Option<Gso>,
+}
+
+impl Packet {
+    /// Pieces of a page each.
+    fn pieces(&self) -> usize {
+        self.size.div_ceil(PAGE_SIZE)
+    }
+
+    /// Slots of the guest's that it takes.
+    fn slots(&self) -> usize {
+        self.pieces() + usize::from(self.gso.is_some())
+    }
+}
+
+/// The ring to the guest, and what is needed to fill it.
+#[derive(Debug)]
+pub struct Receive<P> {
+    ring: Ring<P, RX_SLOT>,
+    offloads: Offloads,
+    /// Slots that one packet may take.
+    most_slots: usize,
+    /// Buffers of the guest's, taken from the ring, not yet filled.
+    posted: VecDeque<RxRequest>,
+    buffer: Vec<u8>,
+    /// Read, but the guest has not enough buffers for it; its bytes are at the buffer's start.
+    held: Option<Packet>,
+    counts: Counts,
+}
+
+impl<P: SharedPage> Receive<P> {
+    /// Takes the ring over. Buffers that a predecessor had begun to fill are given back empty: those packets are lost.
+    pub fn new(
+        mut ring: Ring<P, RX_SLOT>,
+        committed: Option<Committed>,
+        offloads: Offloads,
+        chains: bool,
+    ) -> Self {
+        if let Some(Committed { count, body }) = committed {
+            let begin = ring.rsp_prod();
+            let respond = |n: u32| {
+                let RxRequest { id, .. } = RxRequest::read(&ring.slot(begin.wrapping_add(n)));
+                let id = extra_id(&body).filter(|_| n == 1).unwrap_or(id);
+                RxResponse { id, flags: 0, status: RSP_ERROR }.bytes()
+            };
+            let responses: Vec<_> = (0..count).map(respond).collect();
+            ring.publish(&body, &responses);
+        }
+        Self {
+            ring,
+            offloads,
+            most_slots: if chains { MAX_DATA_SLOTS } else { 1 },
+            posted: VecDeque::new(),
+            buffer: vec![0; ROUND],
+            held: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// What has become of the packets to the guest.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Whether a packet waits for buffers.
+    #[cfg(test)]
+    pub(crate) const fn is_holding(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Whether a packet that comes now could be given to the guest. If not, the tap drops what comes.
+    #[must_use]
+    pub fn wants_packets(&self) -> bool {
+        self.held.is_none() && !self.posted.is_empty()
+    }
+
+    /// Takes buffers from the ring, packets from the tap, copies them, and answers.
+    ///
+    /// # Errors
+    /// How the frontend broke the protocol, or the tap; nothing of this round is answered then.
+    pub fn round(&mut self, memory: &mut impl GuestMemory, tap: &mut impl Tap) -> Result<Round, Error> {
+        let taken = self.take_posted()?;
+        let packets = self.read(tap)?;
+        let mut round = Round { busy: taken || !packets.is_empty(), ..Round::default() };
+        if !packets.is_empty() {
+            self.deliver(memory, &packets);
+            round.notify = self.ring.needs_notify();
+            self.keep_held();
+        }
+        if !self.wants_packets() {
+            round.more = self.ring.final_check_for_requests().map_err(Broken::from)?;
+        }
+        Ok(round)
+    }
+
+    fn take_posted(&mut self) -> Result<bool, Broken> {
+        let before = self.posted.len();
+        while let Some((_, slot)) = self.ring.take()? {
+            self.posted.push_back(RxRequest::read(&slot));
+        }
+        Ok(self.posted.len() > before)
+    }
+
+    /// Packets for which the guest has buffers; one more may be held.
+    fn read(&mut self, tap: &mut impl Tap) -> io::Result<Vec<Packet>> {
+        let (mut packets, mut room, mut used) = (Vec::new(), self.posted.len(), 0);
+        while packets.len() < ROUND_PACKETS
+            && room > 0
+            && used + PACKET_PAGES * PAGE_SIZE <= self.buffer.len()
+        {
+            let packet = match self.held.take() {
+                Some(held) => held,
+                None => match self.read_one(tap, used)? {
+                    Next::Packet(packet) => packet,
+                    Next::Dropped => continue,
+                    Next::None => break,
+                },
+            };
+            let Some(left) = room.checked_sub(packet.slots()) else {
+                self.held = Some(packet);
+                break;
+            };
+            room = left;
+            used = (packet.start + packet.size).next_multiple_of(PAGE_SIZE);
+            packets.push(packet);
+        }
+        Ok(packets)
+    }
+
+    fn read_one(&mut self, tap: &mut impl Tap, start: usize) -> io::Result<Next> {
+        let mut header = [0; VNET_HEADER];
+        let end = start + PACKET_PAGES * PAGE_SIZE;
+        let buffer = self.buffer.get_mut(start..end).unwrap_or_default();
+        let Some(size) = tap.receive(&mut header, buffer)? else { return Ok(Next::None) };
+        let packet = to_guest(&header).ok().map(|(flags, gso)| Packet { start, size, flags, gso });
+        let fits = |p: &Packet| {
+            (ETHERNET..=MAX_FROM_BRIDGE).contains(&size)
+                && p.pieces() <= self.most_slots
+                && self.offloads.allow(p.flags, p.gso)
+        };
+        let packet = packet.filter(fits);
+        if packet.is_none() {
+            self.counts.errors += 1;
+        }
+        Ok(packet.map_or(Next::Dropped, Next::Packet))
+    }
+
+    /// Copies all packets at once, and answers.
+    fn deliver(&mut self, memory: &mut impl GuestMemory, packets: &[Packet]) {
+        let mut buffers = self.posted.iter();
+        let mut ops = Vec::with_capacity(packets.len());
+        for packet in packets {
+            let bytes = self.buffer.get(packet.start..packet.start + packet.size).unwrap_or_default();
+            for (n, piece) in bytes.chunks(PAGE_SIZE).enumerate() {
+                if n == 1 && packet.gso.is_some() {
+                    // The slot of the extra information; its buffer stays empty.
+                    buffers.next();
+                }
+                let gref = buffers.next().map_or(0, |request| request.gref);
+                ops.push(CopyOp::write(GrantRef(gref), 0, piece));
+            }
+            if packet.gso.is_some() && packet.pieces() == 1 {
+                buffers.next();
+            }
+        }
+        let all = memory.copy(&mut ops).is_ok();
+        let mut done = ops.iter().map(CopyOp::is_done);
+        let mut responses = Vec::new();
+        for packet in packets {
+            let arrived = done.by_ref().take(packet.pieces()).fold(all, |all, done| all & done);
+            if arrived {
+                self.counts.packets += 1;
+                self.counts.bytes += packet.size as u64;
+            } else {
+                self.counts.errors += 1;
+            }
+            let extra = packet.gso.and(self.posted.get(1)).map(|request| request.id);
+            let ids = self.posted.drain(..packet.slots()).map(|request| request.id);
+            respond(packet, ids, arrived, &mut responses);
+            // One by one: a record has room for one number.
+            self.ring.publish(&record(extra), &responses);
+            responses.clear();
+        }
+    }
+
+    /// Moves the bytes of a held packet to the buffer's start, out of the next round's way.
+    fn keep_held(&mut self) {
+        if let Some(held) = &mut self.held {
+            self.buffer.copy_within(held.start..held.start + held.size, 0);
+            held.start = 0;
+        }
+    }
+}
+
+enum Next {
+    Packet(Packet),
+    Dropped,
+    None,
+}
+
+/// A slot's number survives its response, but for one with extra information: a record has that of a packet's second slot, if it
+/// is such a one.
+fn record(extra: Option<u16>) -> [u8; 3] {
+    let [low, high] = extra.unwrap_or_default().to_le_bytes();
+    [u8::from(extra.is_some()), low, high]
+}
+
+fn extra_id(record: &[u8; RECORD]) -> Option<u16> {
+    let [extra, low, high, ..] = *record;
+    (extra != 0).then_some(u16::from_le_bytes([low, high]))
+}
+
+/// The responses of one packet. One that did not arrive is an error in each of its slots, so that none depends on another.
+fn respond(packet: &Packet, ids: impl Iterator<Item = u16>, arrived: bool, to: &mut Vec<[u8; RX_SLOT]>) {
+    let mut left = packet.size;
+    for (n, id) in ids.enumerate() {
+        to.push(match packet.gso {
+            _ if !arrived => RxResponse { id, flags: 0, status: RSP_ERROR }.bytes(),
+            Some(gso) if n == 1 => gso.bytes(),
+            gso => {
+                let piece = left.min(PAGE_SIZE);
+                left -= piece;
+                let mut flags = if left > 0 { RX_MORE_DATA } else { 0 };
+                if n == 0 {
+                    flags |= packet.flags | if gso.is_some() { RX_EXTRA_INFO } else { 0 };
+                }
+                RxResponse { id, flags, status: i16::try_from(piece).unwrap_or(RSP_ERROR) }.bytes()
+            }
+        });
+    }
+}

@@ -1,0 +1,248 @@
+//! From the guest to the bridge.
+
+use std::time::Instant;
+
+use ennead_backend::memory::GuestMemory;
+use ennead_backend::ring::{Committed, RECORD, Ring};
+use ennead_xen::{CopyOp, GrantRef, PAGE_SIZE, SharedPage};
+
+use crate::filter::{Filter, Forbidden};
+use crate::gather::{self, Broken, Packet};
+use crate::headers::ETHERNET;
+use crate::netif::{MAX_PACKET, RSP_ERROR, RSP_NULL, RSP_OKAY, TX_SLOT, tx_response};
+use crate::offload::to_tap;
+use crate::rate::Bucket;
+use crate::tap::Tap;
+
+/// Bytes that are copied in one round at most; the largest packet fits three times.
+const ROUND: usize = 64 * PAGE_SIZE;
+/// Packets in one round at most.
+const ROUND_PACKETS: usize = 64;
+
+/// What has become of packets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// They arrived.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Dropped by the filter.
+    pub forbidden: u64,
+    /// Dropped since they are not what they should be, or their pages are not.
+    pub errors: u64,
+    /// Dropped since the other side has no room.
+    pub full: u64,
+}
+
+/// What is to be done after a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Round {
+    /// Something was done.
+    pub busy: bool,
+    /// There is more to do at once.
+    pub more: bool,
+    /// The guest wants an event.
+    pub notify: bool,
+    /// The guest has used up its rate until then.
+    pub until: Option<Instant>,
+}
+
+/// The ring from the guest, and what is needed to empty it.
+#[derive(Debug)]
+pub struct Transmit<P> {
+    ring: Ring<P, TX_SLOT>,
+    filter: Filter,
+    rate: Option<Bucket>,
+    buffer: Vec<u8>,
+    /// Taken, but the guest has no credit for it.
+    held: Option<Packet>,
+    counts: Counts,
+    /// Why the filter dropped the last that it dropped.
+    forbidden: Option<Forbidden>,
+}
+
+/// A packet and where its bytes are in the buffer.
+struct Placed {
+    packet: Packet,
+    start: usize,
+}
+
+impl<P: SharedPage> Transmit<P> {
+    /// Takes the ring over, and finishes what a predecessor had begun to publish: those packets are sent.
+    pub fn new(
+        mut ring: Ring<P, TX_SLOT>,
+        committed: Option<Committed>,
+        filter: Filter,
+        rate: Option<Bucket>,
+    ) -> Self {
+        if let Some(Committed { count, body }) = committed {
+            let begin = ring.rsp_prod();
+            let respond = |n: u32| {
+                // A slot's number lies behind what a response overwrites.
+                let id = ring
+                    .slot(begin.wrapping_add(n))
+                    .last_chunk::<4>()
+                    .map_or(0, |end| u16::from_le_bytes([end[0], end[1]]));
+                tx_response(id, if is_extra(&body, n) { RSP_NULL } else { RSP_OKAY })
+            };
+            let responses: Vec<_> = (0..count).map(respond).collect();
+            ring.publish(&body, &responses);
+        }
+        Self {
+            ring,
+            filter,
+            rate,
+            buffer: vec![0; ROUND],
+            held: None,
+            counts: Counts::default(),
+            forbidden: None,
+        }
+    }
+
+    /// What has become of the guest's packets.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Why the filter dropped a packet, the last time it did.
+    #[must_use]
+    pub const fn forbidden(&self) -> Option<Forbidden> {
+        self.forbidden
+    }
+
+    /// Takes packets from the ring, copies them, sends those that may pass, and answers.
+    ///
+    /// # Errors
+    /// How the frontend broke the protocol; nothing of this round is answered then.
+    pub fn round(
+        &mut self,
+        memory: &mut impl GuestMemory,
+        tap: &mut impl Tap,
+        now: Instant,
+    ) -> Result<Round, Broken> {
+        let (placed, until) = self.gather(now)?;
+        let mut round = Round { until, ..Round::default() };
+        if !placed.is_empty() {
+            round.busy = true;
+            let copied = self.copy(memory, &placed);
+            self.send(tap, &placed, &copied);
+            round.notify = self.ring.needs_notify();
+        }
+        round.more = until.is_none() && self.ring.final_check_for_requests()?;
+        Ok(round)
+    }
+
+    /// The next packets, as many as are there, fit, and are within the guest's rate.
+    fn gather(&mut self, now: Instant) -> Result<(Vec<Placed>, Option<Instant>), Broken> {
+        let (mut placed, mut used) = (Vec::new(), 0);
+        while placed.len() < ROUND_PACKETS && used + MAX_PACKET + PAGE_SIZE <= self.buffer.len() {
+            let held = self.held.take();
+            let Some(packet) = (if held.is_some() { held } else { gather::next(&mut self.ring)? }) else {
+                break;
+            };
+            if let Some(Err(until)) = self.rate.as_mut().map(|rate| rate.take(packet.size.into(), now)) {
+                self.held = Some(packet);
+                return Ok((placed, Some(until)));
+            }
+            let start = start(used, &packet);
+            used = start + usize::from(packet.size);
+            placed.push(Placed { packet, start });
+        }
+        Ok((placed, None))
+    }
+
+    /// Copies all packets at once; which of them arrived whole.
+    fn copy(&mut self, memory: &mut impl GuestMemory, placed: &[Placed]) -> Vec<bool> {
+        let mut ops = Vec::with_capacity(placed.len());
+        let (mut rest, mut at) = (self.buffer.as_mut_slice(), 0);
+        for Placed { packet, start } in placed {
+            at += cut(&mut rest, start - at).len();
+            for piece in &packet.pieces {
+                let to = cut(&mut rest, piece.size.into());
+                at += to.len();
+                ops.push(CopyOp::read(GrantRef(piece.gref), piece.offset.into(), to));
+            }
+        }
+        let all = memory.copy(&mut ops).is_ok();
+        let mut done = ops.iter().map(CopyOp::is_done);
+        placed
+            .iter()
+            .map(|p| done.by_ref().take(p.packet.pieces.len()).fold(all, |a, done| a & done))
+            .collect()
+    }
+
+    /// Sends what may pass and answers everything.
+    fn send(&mut self, tap: &mut impl Tap, placed: &[Placed], copied: &[bool]) {
+        let (mut record, mut responses) = ([0; RECORD], Vec::new());
+        for (Placed { packet, start }, copied) in placed.iter().zip(copied) {
+            let status = self.send_one(tap, packet, *start, *copied);
+            for slot in &packet.slots {
+                if slot.is_none() {
+                    mark_extra(&mut record, responses.len());
+                }
+                responses.push(slot.map_or(tx_response(0, RSP_NULL), |id| tx_response(id, status)));
+            }
+        }
+        self.ring.publish(&record, &responses);
+    }
+
+    fn send_one(&mut self, tap: &mut impl Tap, packet: &Packet, start: usize, copied: bool) -> i16 {
+        let size = usize::from(packet.size);
+        let bytes = self.buffer.get_mut(start..start + size).filter(|_| copied && size >= ETHERNET);
+        let Some(bytes) = bytes else {
+            self.counts.errors += 1;
+            return RSP_ERROR;
+        };
+        if let Err(why) = self.filter.check(bytes) {
+            self.forbidden = Some(why);
+            self.counts.forbidden += 1;
+            return RSP_OKAY;
+        }
+        let Ok(header) = to_tap(bytes, packet.blank, packet.gso) else {
+            self.counts.errors += 1;
+            return RSP_ERROR;
+        };
+        match tap.send(&header, bytes) {
+            Ok(()) => {
+                self.counts.packets += 1;
+                self.counts.bytes += u64::from(packet.size);
+            }
+            Err(_) => self.counts.full += 1,
+        }
+        RSP_OKAY
+    }
+}
+
+/// Takes so many bytes from the front.
+fn cut<'a>(rest: &mut &'a mut [u8], length: usize) -> &'a mut [u8] {
+    let (front, back) = std::mem::take(rest).split_at_mut_checked(length).unwrap_or_default();
+    *rest = back;
+    front
+}
+
+/// Where a packet's bytes go, not before `used`: its first piece ends with a page, or lies within one, so that whole pages that
+/// follow are copied in one piece each.
+fn start(used: usize, packet: &Packet) -> usize {
+    let first = packet.pieces.first().map_or(0, |piece| usize::from(piece.size));
+    let end = (used + first).next_multiple_of(PAGE_SIZE);
+    let within = used % PAGE_SIZE + first <= PAGE_SIZE;
+    if packet.pieces.len() == 1 && within { used } else { end - first }
+}
+
+fn place(n: usize) -> (usize, u8) {
+    (n / 8, 1 << (n % 8))
+}
+
+/// Notes that a slot has no data: the record is a bit for each slot.
+fn mark_extra(record: &mut [u8; RECORD], n: usize) {
+    let (byte, bit) = place(n);
+    if let Some(byte) = record.get_mut(byte) {
+        *byte |= bit;
+    }
+}
+
+fn is_extra(record: &[u8; RECORD], n: u32) -> bool {
+    let (byte, bit) = place(usize::try_from(n).unwrap_or(usize::MAX));
+    record.get(byte).is_some_and(|byte| byte & bit != 0)
+}

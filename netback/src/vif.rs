@@ -1,0 +1,266 @@
+//! A vif that is served: a thread with a tap, two rings and event channels of its own.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ennead_backend::device::{Backend, Device, Failure, Nodes, Reporter};
+use ennead_backend::memory::Granted;
+use ennead_os::{Interfaces, Offload, TapDevice};
+use ennead_xen::{EventChannels, MappedRegion, Port};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use tracing::{info, warn};
+
+use crate::config::{self, Frontend};
+use crate::offload::Offloads;
+use crate::queue::{Pass, Queue, Rules};
+use crate::rate::Bucket;
+use crate::rx::Error;
+use crate::tx::Counts;
+
+/// So many events in a row without anything to do are as many as an honest frontend may send.
+const VAIN: u32 = 16;
+/// How long a frontend that sends more is not heard.
+const DEAF: Duration = Duration::from_millis(1);
+
+type VifQueue = Queue<MappedRegion, Granted, TapDevice>;
+
+/// The vifs, for `ennead_backend`.
+#[derive(Debug)]
+pub struct Vifs {
+    interfaces: Interfaces,
+}
+
+impl Vifs {
+    /// None yet.
+    #[must_use]
+    pub const fn new(interfaces: Interfaces) -> Self {
+        Self { interfaces }
+    }
+}
+
+/// As xl names it.
+fn name(Device { domid, handle }: Device) -> String {
+    format!("vif{}.{handle}", domid.0)
+}
+
+/// A tap of that name as a port of the vif's bridge.
+pub(crate) fn port(
+    interfaces: &Interfaces,
+    name: &str,
+    vif: &config::Vif,
+    offloads: Offloads,
+) -> io::Result<TapDevice> {
+    let tap = TapDevice::create(name)?;
+    let Offloads { checksum, tcp4, tcp6 } = offloads;
+    tap.set_offload(Offload { checksum, tcp4, tcp6 })?;
+    interfaces.create_bridge(&vif.bridge)?;
+    interfaces.up(&vif.bridge)?;
+    interfaces.attach(&vif.bridge, name)?;
+    if vif.isolated {
+        // Before it is up: no packet passes before.
+        std::fs::write(format!("/sys/class/net/{name}/brport/isolated"), "1")?;
+    }
+    interfaces.up(name)?;
+    Ok(tap)
+}
+
+impl Backend for Vifs {
+    const KIND: &'static str = "vif";
+    type Served = Vif;
+
+    fn offer(&mut self, _: Device, own: &mut dyn Nodes) -> Result<Vec<(String, String)>, Failure> {
+        config::Vif::read(own)?;
+        Ok(config::offer())
+    }
+
+    fn serve(
+        &mut self,
+        device: Device,
+        own: &mut dyn Nodes,
+        frontend: &mut dyn Nodes,
+        reporter: Reporter,
+    ) -> Result<(Vif, Vec<(String, String)>), Failure> {
+        let vif = config::Vif::read(own)?;
+        let frontend = Frontend::read(frontend)?;
+        let rules = Rules {
+            filter: vif.filter.clone(),
+            rate: vif.rate.map(|rate| Bucket::new(rate, Instant::now())),
+            chains: frontend.chains,
+            offloads: frontend.offloads,
+        };
+        let map = |gref| MappedRegion::map(device.domid, &[gref]).map_err(Failure::refused);
+        let (tx, rx) = (map(frontend.tx_ring)?, map(frontend.rx_ring)?);
+        let memory = Granted::open(device.domid).map_err(|e| Failure::NotYet(e.to_string()))?;
+        let bells = Bells::bind(device, &frontend)?;
+        let name = name(device);
+        let tap = port(&self.interfaces, &name, &vif, frontend.offloads);
+        let tap = tap.map_err(|e| Failure::NotYet(format!("no port of bridge {}: {e}", vif.bridge)))?;
+        let queue = Queue::attach(tx, rx, memory, tap, rules).map_err(Failure::refused)?;
+        let served = Vif::start(queue, bells, reporter).map_err(|e| Failure::NotYet(e.to_string()))?;
+        let (domid, handle, mac) = (device.domid.0, device.handle, vif.mac);
+        info!(domid, handle, %mac, bridge = vif.bridge, isolated = vif.isolated, "vif");
+        Ok((served, Vec::new()))
+    }
+}
+
+/// A frontend's event channels.
+#[derive(Debug)]
+struct Bells {
+    events: EventChannels,
+    tx: Port,
+    rx: Port,
+}
+
+impl Bells {
+    fn bind(device: Device, frontend: &Frontend) -> Result<Self, Failure> {
+        let events = EventChannels::open().map_err(|e| Failure::NotYet(e.to_string()))?;
+        let bind = |port| events.bind_interdomain(device.domid, port).map_err(Failure::refused);
+        let tx = bind(frontend.tx_port)?;
+        let rx = if frontend.rx_port == frontend.tx_port { tx } else { bind(frontend.rx_port)? };
+        events.restrict(device.domid).map_err(Failure::refused)?;
+        Ok(Self { events, tx, rx })
+    }
+
+    fn notify(&self, tx: bool, rx: bool) -> ennead_xen::Result<()> {
+        if tx {
+            self.events.notify(self.tx)?;
+        }
+        if rx && !(tx && self.rx == self.tx) {
+            self.events.notify(self.rx)?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks a thread to end.
+#[derive(Debug)]
+struct Stop {
+    asked: AtomicBool,
+    bell: OwnedFd,
+}
+
+/// A vif that is served until this is dropped.
+#[derive(Debug)]
+pub struct Vif {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Vif {
+    fn start(queue: VifQueue, bells: Bells, reporter: Reporter) -> io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let stop = Arc::new(Stop { asked: AtomicBool::new(false), bell });
+        let theirs = Arc::clone(&stop);
+        let device = reporter.device();
+        let thread = std::thread::Builder::new().name(name(device)).spawn(move || {
+            let mut worker = Worker { queue, bells, stop: theirs, vain: 0, muted: Vec::new(), deaf: None };
+            let ended = worker.run(device);
+            let (Counts { packets, forbidden, errors, .. }, to_guest) = worker.queue.counts();
+            let Device { domid, handle } = device;
+            let (domid, received, lost) = (domid.0, to_guest.packets, to_guest.errors);
+            info!(domid, handle, sent = packets, forbidden, errors, received, lost, "vif-ended");
+            // Everything of the guest's is let go before anybody hears of it.
+            drop(worker);
+            if let Err(why) = ended {
+                reporter.broken(why);
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Vif {
+    fn drop(&mut self) {
+        self.stop.asked.store(true, Ordering::Release);
+        let _full = rustix::io::write(&self.stop.bell, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            // A panic ends the program.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Why a thread ends by itself.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("{0}")]
+    Queue(#[from] Error),
+    #[error("{0}")]
+    Events(#[from] ennead_xen::Error),
+    #[error("{0}")]
+    Wait(#[from] io::Error),
+}
+
+struct Worker {
+    queue: VifQueue,
+    bells: Bells,
+    stop: Arc<Stop>,
+    /// Events in a row that brought nothing.
+    vain: u32,
+    /// Ports that have fired and cannot again yet.
+    muted: Vec<Port>,
+    /// Until when they stay so.
+    deaf: Option<Instant>,
+}
+
+impl Worker {
+    fn run(&mut self, Device { domid, handle }: Device) -> Result<(), Ended> {
+        let mut told = false;
+        // After a predecessor's death the frontend may be waiting for what was published long ago.
+        self.bells.notify(true, true)?;
+        while !self.stop.asked.load(Ordering::Acquire) {
+            let pass = self.queue.pass(Instant::now())?;
+            self.bells.notify(pass.tx.notify, pass.rx.notify)?;
+            self.listen(&pass)?;
+            if let Some(why) = self.queue.forbidden().filter(|_| !told) {
+                // Once: the guest decides how often it happens.
+                warn!(domid = domid.0, handle, ?why, "vif-forbidden");
+                told = true;
+            }
+            if !pass.more() {
+                self.wait(&pass)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets ports fire again, unless they fire for nothing all the time.
+    fn listen(&mut self, pass: &Pass) -> Result<(), Ended> {
+        if self.muted.is_empty() {
+            return Ok(());
+        }
+        self.vain = if pass.busy() { 0 } else { self.vain.saturating_add(1) };
+        let now = Instant::now();
+        if self.vain < VAIN || self.deaf.is_some_and(|until| until <= now) {
+            self.deaf = None;
+            self.muted.drain(..).try_for_each(|port| self.bells.events.unmask(port))?;
+        } else if self.deaf.is_none() {
+            self.deaf = now.checked_add(DEAF);
+        }
+        Ok(())
+    }
+
+    /// Waits for the guest, the bridge, the end of a pause, or being asked to end.
+    fn wait(&mut self, pass: &Pass) -> Result<(), Ended> {
+        let until = self.deaf.into_iter().chain(pass.tx.until).min();
+        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = timeout.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
+        let mut files =
+            vec![PollFd::new(&self.bells.events, PollFlags::IN), PollFd::new(&self.stop.bell, PollFlags::IN)];
+        if pass.wants_packets {
+            files.push(PollFd::from_borrowed_fd(self.queue.tap().as_fd(), PollFlags::IN));
+        }
+        match poll(&mut files, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(io::Error::from(errno).into()),
+        }
+        let mut ports = [Port(0); 2];
+        let count = self.bells.events.wait_many_but(&mut ports, Some(Duration::ZERO), |_| true)?;
+        self.muted.extend(ports.iter().take(count));
+        Ok(())
+    }
+}

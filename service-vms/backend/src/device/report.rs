@@ -1,0 +1,127 @@
+//! What is told of a device: by its threads to the driver, and by the driver to the log.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::driver::Device;
+
+/// Most lines of a device in the log within a minute: a guest decides how often its frontend comes and goes, and all VMs
+/// share the console.
+const LINES: u32 = 10;
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) device: Device,
+    pub(super) generation: u64,
+    pub(super) reason: String,
+    /// Whether it is not served any more.
+    pub(super) is_end: bool,
+}
+
+/// Where the threads' reports arrive.
+#[derive(Debug)]
+pub(super) struct Reports {
+    sender: Sender<Report>,
+    receiver: Receiver<Report>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Reports {
+    pub(super) fn new() -> io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let (sender, receiver) = mpsc::channel();
+        Ok(Self { sender, receiver, bell: Arc::new(bell) })
+    }
+
+    pub(super) fn reporter(&self, device: Device, generation: u64) -> Reporter {
+        Reporter { device, generation, sender: self.sender.clone(), bell: Arc::clone(&self.bell) }
+    }
+
+    /// All that have arrived.
+    pub(super) fn take(&self) -> Vec<Report> {
+        // First the bell: what comes behind it rings again.
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+        self.receiver.try_iter().collect()
+    }
+}
+
+/// Readable when there are reports.
+impl AsFd for Reports {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+/// How the threads that serve a device tell that they cannot any more.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    device: Device,
+    generation: u64,
+    sender: Sender<Report>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Reporter {
+    /// The device.
+    #[must_use]
+    pub const fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The frontend broke the protocol, or what it is served from is gone: it is to be disconnected. Serve it no more.
+    #[expect(clippy::needless_pass_by_value, reason = "errors and texts alike")]
+    pub fn broken(&self, reason: impl ToString) {
+        self.send(reason.to_string(), true);
+    }
+
+    /// Something of the frontend's that the log may tell, now and then.
+    #[expect(clippy::needless_pass_by_value, reason = "errors and texts alike")]
+    pub fn odd(&self, reason: impl ToString) {
+        self.send(reason.to_string(), false);
+    }
+
+    fn send(&self, reason: String, is_end: bool) {
+        let report = Report { device: self.device, generation: self.generation, reason, is_end };
+        // Without a receiver the program ends, and with it all devices.
+        let _ = self.sender.send(report);
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+    }
+}
+
+/// Whether a device may be spoken of.
+#[derive(Debug, Default)]
+pub(super) struct Voice {
+    since: Option<Instant>,
+    lines: u32,
+}
+
+impl Voice {
+    /// Counts a line.
+    pub(super) fn speaks(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= MINUTE) {
+            *self = Self { since: Some(now), lines: 0 };
+        }
+        self.lines = self.lines.saturating_add(1);
+        self.lines <= LINES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_comes_and_goes_is_spoken_of_now_and_then() {
+        let (mut voice, start) = (Voice::default(), Instant::now());
+        let spoken = |voice: &mut Voice, at| (0..100).filter(|_| voice.speaks(start + at)).count();
+        assert_eq!(spoken(&mut voice, Duration::ZERO), 10);
+        assert_eq!(spoken(&mut voice, MINUTE / 2), 0);
+        assert_eq!(spoken(&mut voice, MINUTE), 10);
+    }
+}
