@@ -155,7 +155,7 @@ fn life(report: &mut Report, session: &mut Session, operator: &Operator, name: &
     report.check(&format!("{name}: destroyed"), destroyed(operator, name, file));
 }
 
-fn domid(guest: &Value) -> u64 {
+pub(super) fn domid(guest: &Value) -> u64 {
     guest.get("domid").and_then(Value::as_u64).unwrap_or_default()
 }
 
@@ -226,7 +226,7 @@ fn ready_again(session: &mut Session, operator: &Operator, name: &str, before: u
 }
 
 /// The domid of a guest that runs, once it is not `before`.
-fn another(operator: &Operator, name: &str, before: u64) -> Result<u64> {
+pub(super) fn another(operator: &Operator, name: &str, before: u64) -> Result<u64> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let info = operator.ask(&["info", name])?;
