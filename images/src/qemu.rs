@@ -145,6 +145,8 @@ impl Settings {
         }
         let drive = format!("media=cdrom,readonly=on,format=raw,if=ide,file={}", escaped(&self.iso));
         arguments.extend(["-drive".to_owned(), drive]);
+        // Not from a guest's disk, which may look as if one could boot from it.
+        arguments.extend(["-boot".to_owned(), "order=d".to_owned()]);
         if !self.lines.is_empty() {
             // Behind the virtual IOMMU, as everything is that the hardware domain has.
             let controller = "virtio-serial-pci,id=lines,disable-legacy=on,iommu_platform=on";
