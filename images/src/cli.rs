@@ -145,7 +145,8 @@ fn run_help() -> String {
     let scenarios: String =
         scenario::ALL.iter().map(|scenario| format!("  {:10} {}\n", scenario.name, scenario.about)).collect();
     format!(
-        "Without --build-only, --check or --keep the host is switched off once its VMs have been shown.\n\n\
+        "Without --build-only or --check the host stays until Ctrl-C; if standard input is no terminal, and --keep is not\n\
+         given, it is switched off once its guest has been shown.\n\n\
          Scenarios:\n{scenarios}  {:10} all of them\n\n\
          Commands on the serial console (--keep): list, build NAME, destroy NAME, restart NAME,\n\
          store PATH, poweroff, reboot.\n\

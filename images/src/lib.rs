@@ -10,6 +10,7 @@ pub mod console;
 pub mod cpio;
 pub mod devices;
 pub mod disk;
+pub mod first_guest;
 pub mod guest;
 pub mod host;
 pub mod iso;

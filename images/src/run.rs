@@ -1,16 +1,18 @@
 //! What `./run` does: build, boot, show.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::cache::Cache;
 use crate::console;
-use crate::host;
+use crate::operator::Operator;
 use crate::progress::Progress;
 use crate::qemu::{Accel, Firmware, Settings};
 use crate::scenario::{self, Setup};
 use crate::session::Session;
+use crate::{first_guest, host, program};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -83,25 +85,43 @@ fn check(setup: &Setup, name: &str) -> bool {
     failed.is_empty() && held > 0
 }
 
+/// The host with a guest. Whoever looks at it ends it with Ctrl-C; it is switched off by itself if nobody does.
 fn show(setup: &Setup, keep: bool) -> Result<()> {
     let host = setup.host()?;
-    let machine = setup.machine(&host)?;
+    let mut machine = setup.machine(&host)?;
+    let image = machine.log.with_file_name("disk.img");
+    let port = first_guest::equip(&mut machine, &setup.cache, setup.progress, &image)?;
+    let program = program::cli(&setup.cache, setup.progress)?;
     println!("\nThe host starts; seconds since power-on:\n");
     let mut session = Session::start(&machine, true)?;
     session.until_ready()?;
     let list = session.list()?;
     println!("\nThe VMs of the running host:\n\n{}", list.table());
-    if keep {
-        for name in &machine.lines {
-            let socket = session.operator(name)?;
-            println!("\nOperators reach `{name}` at {0}: ennead --host unix:{0} list", socket.display());
-        }
+    let mut operators = Vec::new();
+    for name in &machine.lines {
+        operators.push(Operator { program: program.clone(), socket: session.operator(name)? });
+    }
+    let operator = operators.first().context("The manifest has no toolstack")?;
+    println!("\nDebian starts as a guest, from its own disk:\n");
+    let took = first_guest::boot(operator)?;
+    println!("  its login after {:.1} s", took.as_secs_f64());
+    println!("  http://127.0.0.1:{port}/ says: {}", first_guest::page(port)?);
+    for (name, operator) in machine.lines.iter().zip(&operators) {
+        let socket = operator.socket.display();
+        println!("\nOperators reach `{name}`: {} --host unix:{socket} list", program.display());
+    }
+    println!(
+        "Debian's console: {} --host unix:{} console debian",
+        program.display(),
+        operator.socket.display()
+    );
+    println!("Its disk, which stays: {}", image.display());
+    println!("The whole serial console of the host: {}", machine.log.display());
+    println!("`./run --check` checks what must hold, `./run --help` shows the rest.");
+    if keep || std::io::stdin().is_terminal() {
         return console::interact(&mut session);
     }
-    println!("The whole serial console: {}", machine.log.display());
-    println!(
-        "`./run --keep` stays on the console, `./run --check` checks what must hold, `./run --help` shows the rest."
-    );
-    println!("\nSwitching the host off:\n");
+    println!("\nSwitching the guest and the host off:\n");
+    first_guest::shut_down(operator)?;
     session.power_off()
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context as _;
-use ennead_xs_client::{Access as _, Error, XenStore};
+use ennead_xs_client::{Access as _, Error, Request, XenStore};
 use tokio::sync::oneshot;
 
 use crate::desired::Record;
@@ -71,11 +71,9 @@ impl Store {
     pub async fn plant(&self, roots: Vec<String>, nodes: Vec<Node>) -> Result<(), Error> {
         self.run(move |xenstore| {
             xenstore.transaction(|t| {
-                roots.iter().try_for_each(|root| t.rm(root))?;
-                nodes.iter().try_for_each(|Node { path, value, perms }| {
-                    t.write(path, value.as_bytes())?;
-                    perms.as_ref().map_or(Ok(()), |perms| t.set_perms(path, perms))
-                })
+                t.rm_all(&roots)?;
+                let requests: Vec<Request<'_>> = nodes.iter().flat_map(planting).collect();
+                t.ask_all(&requests).into_iter().try_for_each(|answer| answer.map(drop))
             })
         })
         .await
@@ -87,11 +85,7 @@ impl Store {
     /// XenStore's; the rest is removed all the same.
     pub async fn fell(&self, roots: Vec<String>) -> Result<(), Error> {
         // Not in one transaction: one that cannot be removed does not keep the others.
-        self.run(move |xenstore| {
-            let failed: Vec<Error> = roots.iter().filter_map(|root| xenstore.rm(root).err()).collect();
-            failed.into_iter().next().map_or(Ok(()), Err)
-        })
-        .await
+        self.run(move |xenstore| xenstore.rm_all(&roots)).await
     }
 
     /// The value of a node that need not be there.
@@ -123,6 +117,10 @@ impl Store {
         let directory = record_path(&record.config.name);
         let json = serde_json::to_vec(record).map_err(|e| Error::Broken(std::io::Error::other(e)))?;
         self.run(move |xenstore| {
+            if json.len() <= PART {
+                // At once by itself; what an older record had more of is not read.
+                return xenstore.write(&format!("{directory}/0"), &json);
+            }
             xenstore.transaction(|t| {
                 t.rm(&directory)?;
                 let mut parts = json.chunks(PART).enumerate();
@@ -154,16 +152,29 @@ impl Store {
             let read = |name: String| {
                 let directory = format!("{RECORDS}/{name}");
                 let parts = xenstore.list(&directory)?.len();
-                let mut json = Vec::new();
-                for n in 0..parts {
+                let (mut json, mut n) = (Vec::new(), 0);
+                let record = loop {
                     json.extend(xenstore.read(&format!("{directory}/{n}"))?);
-                }
-                Ok((name.replace('@', "."), serde_json::from_slice(&json)))
+                    n += 1;
+                    let record = serde_json::from_slice(&json);
+                    if record.is_ok() || n >= parts {
+                        break record;
+                    }
+                };
+                Ok((name.replace('@', "."), record))
             };
             names.into_iter().map(read).collect()
         })
         .await
     }
+}
+
+/// The requests that make a node.
+fn planting(node: &Node) -> impl Iterator<Item = Request<'_>> {
+    let Node { path, value, perms } = node;
+    let path = path.as_bytes();
+    let perms = perms.iter().map(move |perms| Request::SetPerms { path, perms: perms.clone() });
+    std::iter::once(Request::Write { path, value: value.as_bytes() }).chain(perms)
 }
 
 /// A name may have a `.`, a path in XenStore may not; with `@` it is the other way round.

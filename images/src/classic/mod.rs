@@ -102,11 +102,11 @@ pub fn run(
     Ok(Comparison { ours, classic })
 }
 
-/// The guest, as for xl; our host takes the same. Its kernel says its version first, and little more until there is a shell:
-/// with `quiet` it would say nothing, and without any of the two the consoles would be measured, not the toolstacks.
+/// The guest, as for xl; our host takes the same. Its kernel says its version as soon as it runs, and little more until there is a
+/// shell: with `quiet` it would say nothing, and with more the consoles would be measured, not the toolstacks.
 fn config(kernel: &str, ramdisk: &str) -> String {
     format!(
-        "name = '{GUEST}'\ntype = 'pv'\nkernel = '{kernel}'\nramdisk = '{ramdisk}'\nextra = 'console=hvc0 loglevel=6'\n\
+        "name = '{GUEST}'\ntype = 'pv'\nkernel = '{kernel}'\nramdisk = '{ramdisk}'\nextra = 'console=hvc0 earlyprintk=xen loglevel=6'\n\
          memory = 256\nvcpus = 1\n"
     )
 }

@@ -9,23 +9,18 @@ use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::{Report, Setup, boot};
-use crate::devices::{Disk, DiskModel, Forward, Network, NetworkModel, image_beside};
+use crate::devices::image_beside;
+use crate::first_guest::{NAME, PATIENCE, PROMPT};
 use crate::operator::Operator;
 use crate::session::Session;
-use crate::{disk, guest, program};
+use crate::{first_guest, guest, program};
 
-/// For what a guest does in emulation.
-const PATIENCE: Duration = Duration::from_secs(180);
 /// The toolstack's VM in the shipped manifest.
 const TOOLSTACK: &str = "toolstack";
 /// MiB of the machine, with room for two guests.
 const MEMORY_MIB: u32 = 1536;
-/// The small guest, which works while its backends are killed; and Debian, as it is.
+/// The small guest, which works while its backends are killed.
 const GUEST: &str = "web";
-const DEBIAN: &str = "debian";
-/// Debian's prompt, and what its web server says.
-const PROMPT: &str = "root@debian:~#";
-const PAGE: &str = "This is Debian";
 /// MiB that are written to its disk, and downloaded.
 const DISK_MIB: usize = 64;
 const DOWNLOAD_MIB: usize = 16;
@@ -81,26 +76,22 @@ fn hex(bytes: &[u8]) -> String {
 pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let server = Server::start()?;
     let folder = setup.cache.temporary("drivers")?;
-    let files = [("web.toml", configuration(setup)?), ("debian.toml", debian())];
-    for (name, text) in &files {
-        std::fs::write(folder.path().join(name), text).with_context(|| format!("Cannot write {name}"))?;
-    }
+    let file = folder.path().join("web.toml");
+    std::fs::write(&file, configuration(setup)?).context("Cannot write the guest's configuration")?;
     let mut settings = setup.machine(&setup.host()?)?;
     settings.memory_mib = MEMORY_MIB;
-    let disk = Disk { image: image_beside(&settings.log, "drivers"), model: DiskModel::Nvme };
-    disk::write_copy(&setup.cache, setup.progress, &disk.image)?;
-    let port = free_port()?;
-    let forwards = vec![Forward { outside: port, inside: 80 }];
-    let network = Network { model: NetworkModel::E1000e, forwards };
-    settings.extra.extend([disk.arguments(1), network.arguments(2)].concat());
+    // Made anew: the guest writes to it.
+    let image = image_beside(&settings.log, "drivers");
+    let _ = std::fs::remove_file(&image);
+    let port = first_guest::equip(&mut settings, &setup.cache, setup.progress, &image)?;
     let mut session = Session::start(&settings, report.show)?;
     session.until_ready()?;
     let operator = Operator {
         program: program::cli(&setup.cache, setup.progress)?,
         socket: session.operator(TOOLSTACK)?,
     };
-    boots(&operator, &folder.path().join("debian.toml"), port, report);
-    lives(&mut session, &operator, &folder.path().join("web.toml"), &server, report);
+    boots(&operator, port, report);
+    lives(&mut session, &operator, &file, &server, report);
     report.check("no AVC denial", boot::no_denials(&session));
     session.power_off()
 }
@@ -115,69 +106,28 @@ fn configuration(setup: &Setup) -> Result<String> {
     ))
 }
 
-/// Debian from its own disk: no kernel is given.
-fn debian() -> String {
-    format!(
-        "name = \"{DEBIAN}\"\nkind = \"pv\"\nmemory-mib = 256\nvcpus = 1\n\
-         disk = [{{ vdev = \"xvda\", source = \"label:debian\", access = \"w\" }}]\nvif = [{{}}]\n"
-    )
-}
-
-/// A port of this machine that nobody has now.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("No free port")?.local_addr()?.port())
-}
-
 /// Debian comes up from its disk with an address, and answers from outside.
-fn boots(operator: &Operator, file: &Path, port: u16, report: &mut Report) {
-    let start = Instant::now();
-    let login = || {
-        operator.ask(&["create", &file.display().to_string()])?;
-        operator.wait_for(DEBIAN, PROMPT, 1, PATIENCE)?;
-        Ok(format!("{:.1?} after `create`", start.elapsed()))
-    };
-    if !report.check("Debian boots from its own disk to a login", login()) {
+fn boots(operator: &Operator, port: u16, report: &mut Report) {
+    let login = first_guest::boot(operator).map(|took| format!("{took:.1?} after `create`"));
+    if !report.check("Debian boots from its own disk to a login", login) {
         return;
     }
-    report.check("it answers from outside", answers(port));
-    let reboots = || {
-        let begin = Instant::now();
-        let before = super::guests::domid(operator.ask(&["info", DEBIAN])?.get("guest").context("no guest")?);
-        operator.type_at(DEBIAN, "echo kept-$((20+22)) > /root/kept; sync; reboot", "reboot", PATIENCE)?;
-        // Nothing is typed before the next prompt: GRUB would take it.
-        super::guests::another(operator, DEBIAN, before)?;
-        let prompts = operator.log(DEBIAN)?.matches(PROMPT).count();
-        operator.wait_for(DEBIAN, PROMPT, prompts + 1, PATIENCE)?;
-        operator.type_at(DEBIAN, "cat /root/kept", "kept-42", PATIENCE)?;
-        Ok(format!("{:.1?}", begin.elapsed()))
-    };
-    report.check("it reboots and keeps what it wrote", reboots());
-    let ends = || {
-        operator.ask(&["shutdown", DEBIAN])?;
-        operator.wait_until("it is gone", PATIENCE, <[_]>::is_empty)?;
-        Ok(String::new())
-    };
-    report.check("it shuts down", ends());
+    report.check("it answers from outside", first_guest::page(port));
+    report.check("it reboots and keeps what it wrote", reboots(operator));
+    report.check("it shuts down", first_guest::shut_down(operator).map(|()| String::new()));
 }
 
-/// Whether the guest's web server is reached through QEMU's port.
-fn answers(port: u16) -> Result<String> {
-    let deadline = Instant::now() + PATIENCE;
-    let get = || -> Result<String> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        anyhow::ensure!(text.contains(PAGE), "{text:?}");
-        Ok(text.lines().last().unwrap_or_default().to_owned())
-    };
-    loop {
-        match get() {
-            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(500)),
-            other => return other,
-        }
-    }
+fn reboots(operator: &Operator) -> Result<String> {
+    let start = Instant::now();
+    let info = operator.ask(&["info", NAME])?;
+    let before = super::guests::domid(info.get("guest").context("no guest")?);
+    operator.type_at(NAME, "echo kept-$((20+22)) > /root/kept; sync; reboot", "reboot", PATIENCE)?;
+    // Nothing is typed before the next prompt: GRUB would take it.
+    super::guests::another(operator, NAME, before)?;
+    let prompts = operator.log(NAME)?.matches(PROMPT).count();
+    operator.wait_for(NAME, PROMPT, prompts + 1, PATIENCE)?;
+    operator.type_at(NAME, "cat /root/kept", "kept-42", PATIENCE)?;
+    Ok(format!("{:.1?}", start.elapsed()))
 }
 
 fn lives(session: &mut Session, operator: &Operator, file: &Path, server: &Server, report: &mut Report) {
