@@ -3,10 +3,10 @@
 //!
 //! Owners: the toolstack owns what the guest may only read; what the guest may write is the guest's own, at its own quota.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ennead_guest::GuestConfig;
-use ennead_runtime::boot::BackendVm;
 use ennead_xs_client::{Perm, Right};
 
 use crate::devices::{Device, backend_root};
@@ -82,9 +82,11 @@ pub fn console_backend(toolstack: u16, domid: u16) -> String {
 /// All directories that are a guest's alone: what is removed before it is written, and at the guest's end. Backends let go of a
 /// guest when its directory there goes.
 #[must_use]
-pub fn roots(toolstack: u16, domid: u16, uuid: &str, backends: &[BackendVm]) -> Vec<String> {
+pub fn roots(toolstack: u16, domid: u16, uuid: &str, devices: &[Device]) -> Vec<String> {
     let mut roots = vec![home(domid), vm(uuid), console_backend(toolstack, domid)];
-    roots.extend(backends.iter().map(|backend| backend_root(backend.domid, backend.device, domid)));
+    // One of each: backends that the guest does not need may not even be there.
+    let backends = devices.iter().map(|device| backend_root(device.backend, device.kind, domid));
+    roots.extend(backends.collect::<BTreeSet<_>>());
     roots
 }
 
@@ -206,7 +208,7 @@ impl Tree {
 mod tests {
     use std::collections::BTreeMap;
 
-    use ennead_runtime::boot::DeviceKind;
+    use ennead_runtime::boot::{BackendVm, DeviceKind};
     use ennead_xen::DomId;
 
     use super::*;
@@ -217,9 +219,13 @@ mod tests {
         })
     }
 
-    fn tree(config: &str) -> BTreeMap<String, Node> {
+    fn config(config: &str) -> GuestConfig {
         let text = format!("name = \"web\"\nkind = \"pvh\"\nkernel = \"image:k\"\n{config}");
-        let config = ennead_guest::parse_toml("a.toml", &text).unwrap_or_else(|e| panic!("{e}")).config;
+        ennead_guest::parse_toml("a.toml", &text).unwrap_or_else(|e| panic!("{e}")).config
+    }
+
+    fn tree(text: &str) -> BTreeMap<String, Node> {
+        let config = config(text);
         let devices = crate::devices::devices(&config, "u", &backends()).unwrap();
         let guest = Guest {
             devices: &devices,
@@ -262,11 +268,11 @@ mod tests {
         assert!(!tree.contains_key("/local/domain/1024/cpu/2/availability"));
     }
 
-    const DEVICES: &str = "disk = [{ vdev = \"xvda\", source = \"d\" }]\nvif = [{}]";
+    const DEVICES: &str = "memory-mib = 64\ndisk = [{ vdev = \"xvda\", source = \"d\" }]\nvif = [{}]";
 
     #[test]
     fn each_end_of_a_device_owns_its_directory_and_reads_the_other() {
-        let tree = tree(&format!("memory-mib = 64\n{DEVICES}"));
+        let tree = tree(DEVICES);
         for (path, owner, reader) in [
             ("/local/domain/9/backend/vbd/1024/51712", 9, 1024),
             ("/local/domain/1024/device/vbd/51712", 1024, 9),
@@ -309,8 +315,9 @@ mod tests {
 
     #[test]
     fn every_node_is_below_a_root_and_every_path_can_be() {
-        let roots = roots(8, 1024, "u", &backends());
-        for path in tree(&format!("memory-mib = 64\nmax-vcpus = 128\n{DEVICES}")).keys() {
+        let devices = crate::devices::devices(&config(DEVICES), "u", &backends()).unwrap();
+        let roots = roots(8, 1024, "u", &devices);
+        for path in tree(&format!("max-vcpus = 128\n{DEVICES}")).keys() {
             assert!(roots.iter().any(|root| path.starts_with(root.as_str())), "{path}");
             assert!(ennead_xs_wire::path::is_valid(path.as_bytes()), "{path}");
         }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context as _;
-use ennead_xs_client::{Access as _, Error, Request, XenStore};
+use ennead_xs_client::{Access as _, Error, XenStore};
 use tokio::sync::oneshot;
 
 use crate::desired::Record;
@@ -71,9 +71,11 @@ impl Store {
     pub async fn plant(&self, roots: Vec<String>, nodes: Vec<Node>) -> Result<(), Error> {
         self.run(move |xenstore| {
             xenstore.transaction(|t| {
-                t.rm_all(&roots)?;
-                let requests: Vec<Request<'_>> = nodes.iter().flat_map(planting).collect();
-                t.ask_all(&requests).into_iter().try_for_each(|answer| answer.map(drop))
+                roots.iter().try_for_each(|root| t.rm(root))?;
+                nodes.iter().try_for_each(|Node { path, value, perms }| {
+                    t.write(path, value.as_bytes())?;
+                    perms.as_ref().map_or(Ok(()), |perms| t.set_perms(path, perms))
+                })
             })
         })
         .await
@@ -85,7 +87,11 @@ impl Store {
     /// XenStore's; the rest is removed all the same.
     pub async fn fell(&self, roots: Vec<String>) -> Result<(), Error> {
         // Not in one transaction: one that cannot be removed does not keep the others.
-        self.run(move |xenstore| xenstore.rm_all(&roots)).await
+        self.run(move |xenstore| {
+            let failed: Vec<Error> = roots.iter().filter_map(|root| xenstore.rm(root).err()).collect();
+            failed.into_iter().next().map_or(Ok(()), Err)
+        })
+        .await
     }
 
     /// The value of a node that need not be there.
@@ -167,14 +173,6 @@ impl Store {
         })
         .await
     }
-}
-
-/// The requests that make a node.
-fn planting(node: &Node) -> impl Iterator<Item = Request<'_>> {
-    let Node { path, value, perms } = node;
-    let path = path.as_bytes();
-    let perms = perms.iter().map(move |perms| Request::SetPerms { path, perms: perms.clone() });
-    std::iter::once(Request::Write { path, value: value.as_bytes() }).chain(perms)
 }
 
 /// A name may have a `.`, a path in XenStore may not; with `@` it is the other way round.

@@ -12,19 +12,6 @@ pub trait Access {
     /// Sends a request and waits for the payload of its answer.
     fn ask(&mut self, request: &Request<'_>) -> Result<Vec<u8>, Error>;
 
-    /// Sends many requests without waiting for each: what they answer, in order.
-    fn ask_all(&mut self, requests: &[Request<'_>]) -> Vec<Result<Vec<u8>, Error>>;
-
-    /// Removes nodes with all below them; nothing for one that is not there. The others go even if one does not.
-    fn rm_all(&mut self, paths: &[String]) -> Result<(), Error> {
-        let requests: Vec<Request<'_>> =
-            paths.iter().map(|path| Request::Rm { path: path.as_bytes() }).collect();
-        let failed = |answer: &Result<Vec<u8>, Error>| {
-            answer.as_ref().is_err_and(|e| e.errno() != Some(Errno::Enoent))
-        };
-        self.ask_all(&requests).into_iter().find(failed).map_or(Ok(()), |answer| answer.map(drop))
-    }
-
     /// The value of a node.
     fn read(&mut self, path: &str) -> Result<Vec<u8>, Error> {
         self.ask(&Request::Read { path: path.as_bytes() })

@@ -16,8 +16,6 @@ use crate::events::{Event, Queue};
 const DEVICE: &str = "/dev/xen/xenbus";
 /// How often a transaction is tried. C xenstored needs some 130 tries against a guest that floods it (XSA-206).
 const TRIES: u32 = 1000;
-/// Requests that are sent before the first of them is answered. XenStore answers in order.
-const UNDER_WAY: usize = 16;
 
 /// A connection to XenStore.
 #[derive(Debug)]
@@ -109,27 +107,10 @@ impl<S: Read + Write + AsFd> XenStore<S> {
     }
 
     fn ask_in(&mut self, tx_id: u32, request: &Request<'_>) -> Result<Vec<u8>, Error> {
-        let id = self.send(tx_id, request)?;
-        self.answer(id, request)
-    }
-
-    fn ask_all_in(&mut self, tx_id: u32, requests: &[Request<'_>]) -> Vec<Result<Vec<u8>, Error>> {
-        let mut answers = Vec::with_capacity(requests.len());
-        for some in requests.chunks(UNDER_WAY) {
-            let sent: Vec<_> = some.iter().map(|request| (self.send(tx_id, request), request)).collect();
-            answers.extend(sent.into_iter().map(|(id, request)| self.answer(id?, request)));
-        }
-        answers
-    }
-
-    fn send(&mut self, tx_id: u32, request: &Request<'_>) -> Result<u32, Error> {
         self.last_id = self.last_id.wrapping_add(1);
-        self.stream.write_all(&request.message(self.last_id, tx_id))?;
-        Ok(self.last_id)
-    }
-
-    fn answer(&mut self, id: u32, request: &Request<'_>) -> Result<Vec<u8>, Error> {
+        let id = self.last_id;
         let deadline = Instant::now() + self.patience;
+        self.stream.write_all(&request.message(id, tx_id))?;
         let nonsense = || Error::Nonsense { asked: describe(request) };
         loop {
             // An answer with another number is to a request that nobody waits for any more.
@@ -206,10 +187,6 @@ impl<S: Read + Write + AsFd> Access for XenStore<S> {
     fn ask(&mut self, request: &Request<'_>) -> Result<Vec<u8>, Error> {
         self.ask_in(0, request)
     }
-
-    fn ask_all(&mut self, requests: &[Request<'_>]) -> Vec<Result<Vec<u8>, Error>> {
-        self.ask_all_in(0, requests)
-    }
 }
 
 /// A transaction that has begun.
@@ -222,9 +199,5 @@ pub struct Transaction<'a, S> {
 impl<S: Read + Write + AsFd> Access for Transaction<'_, S> {
     fn ask(&mut self, request: &Request<'_>) -> Result<Vec<u8>, Error> {
         self.store.ask_in(self.id, request)
-    }
-
-    fn ask_all(&mut self, requests: &[Request<'_>]) -> Vec<Result<Vec<u8>, Error>> {
-        self.store.ask_all_in(self.id, requests)
     }
 }

@@ -93,12 +93,13 @@ impl Manager {
         let (toolstack, uuid, config) = (self.domid, record.uuid.as_str(), &record.config);
         let started = now();
         let devices = devices(config, uuid, &self.peers.backends)?;
+        let roots = tree::roots(toolstack, domid, uuid, &devices);
         let devices = devices.as_slice();
         let guest =
             tree::Guest { domid, toolstack, config, uuid, console_port, store_port, started, devices };
         let nodes = tree::nodes(&guest);
         let of_xenstore = |e| problem::of_xenstore(&e);
-        self.peers.store.plant(self.roots(domid, uuid), nodes).await.map_err(of_xenstore)?;
+        self.peers.store.plant(roots, nodes).await.map_err(of_xenstore)?;
         let opened = self.peers.console.open(console, domid, console_port).await;
         opened.map_err(|e| problem::of_console(&e))?;
         if record.kernel.is_none() {
@@ -142,7 +143,7 @@ impl Manager {
             Err(e) if e.refusal() == Some(ennead_channel::guests::Refusal::Unknown) => Ok(()),
             other => other,
         };
-        let felled = self.peers.store.fell(self.roots(domid, uuid)).await;
+        let felled = self.peers.store.fell(self.roots(name, domid, uuid)).await;
         let failed =
             [closed, destroyed.as_ref().err().map(ToString::to_string), felled.err().map(|e| e.to_string())];
         for cause in failed.into_iter().flatten() {
@@ -152,8 +153,10 @@ impl Manager {
     }
 
     /// All of a guest's directories in XenStore.
-    fn roots(&self, domid: u16, uuid: &str) -> Vec<String> {
-        tree::roots(self.domid, domid, uuid, &self.peers.backends)
+    fn roots(&self, name: &str, domid: u16, uuid: &str) -> Vec<String> {
+        let devices = self.guest(name).map(|guest| devices(&guest.record.config, uuid, &self.peers.backends));
+        let devices = devices.and_then(Result::ok).unwrap_or_default();
+        tree::roots(self.domid, domid, uuid, &devices)
     }
 
     fn files(&self, record: &Record) -> Result<Files, Problem> {
