@@ -103,12 +103,17 @@ fn probing_host(setup: &Setup) -> Result<Host> {
     host::build(&setup.cache, Progress::Silent, &build)
 }
 
-/// The halves of XenStore are stand-ins here, which a toolstack cannot use. The scenario `tenants` has one that tries.
+/// The halves of XenStore are stand-ins here, which a toolstack cannot use (the scenario `tenants` has one that tries); and without
+/// controllers no driver VM is built, so none needs room.
 fn without_toolstack(manifest: &mut toml::Table) {
     manifest.remove("tenant");
     let Some(vms) = manifest.get_mut("vm").and_then(toml::Value::as_table_mut) else { return };
     vms.retain(|name, _| name != TOOLSTACK);
     for (_, vm) in vms.iter_mut() {
+        let kind = vm.get("kind").and_then(toml::Value::as_str);
+        if kind.is_some_and(|kind| [Kind::Blkback, Kind::Netback].iter().any(|k| k.as_str() == kind)) {
+            vm.as_table_mut().map(|vm| vm.insert("memory-mib".into(), 1.into()));
+        }
         let answers = vm.get_mut("answers").and_then(toml::Value::as_array_mut);
         if let Some(answers) = answers {
             answers.retain(|name| name.as_str() != Some(TOOLSTACK));

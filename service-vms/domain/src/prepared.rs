@@ -4,6 +4,9 @@
 //! In the file: [`MAGIC`], the plan's length (u32, little-endian), the plan (postcard), and the bytes of all segments, one after
 //! the other, as one lz4 block.
 
+#[cfg(feature = "image")]
+mod prepare;
+
 use std::iter;
 
 use crate::plan::{KernelPlan, PlanError};
@@ -78,23 +81,6 @@ impl Prepared {
             rest = behind;
             Some(data)
         })
-    }
-}
-
-#[cfg(feature = "image")]
-impl crate::Kernel<'_> {
-    /// The kernel as [`Prepared::read`] reads it, to be started as a domain of this kind.
-    ///
-    /// # Errors
-    /// When it cannot be started so.
-    pub fn prepare(&self, kind: ennead_xen::DomainKind) -> Result<Vec<u8>, crate::ImageError> {
-        let plan = self.plan(kind)?;
-        // A `Vec` takes everything, and a plan in memory can be written.
-        let plan = postcard::to_allocvec(&plan).unwrap_or_default();
-        let length = u32::try_from(plan.len()).unwrap_or(u32::MAX).to_le_bytes();
-        let data: Vec<u8> = self.data().flatten().copied().collect();
-        let packed = lz4_flex::block::compress(&data);
-        Ok([MAGIC.as_slice(), &length, &plan, &packed].concat())
     }
 }
 
