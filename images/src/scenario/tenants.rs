@@ -18,7 +18,7 @@ const MEMORY_MIB: u32 = 1536;
 const GROWTH_KIB: u64 = 512;
 /// The label of the other tenant's toolstack, and its domid.
 const TYPE: &str = "toolstack_other_t";
-const RIVAL: u16 = 8;
+const RIVAL: u16 = 10;
 /// The first guest's domid.
 const VICTIM: u16 = 1024;
 
@@ -31,7 +31,7 @@ guests = 4
 
 [vm.rival]
 kind = "toolstack"
-domid = 8
+domid = 10
 kernel = "service"
 program = "probe-toolstack"
 memory-mib = 32
