@@ -18,10 +18,10 @@ use crate::session::{PATIENCE, Session};
 const DEVICE: [&str; 2] = ["-device", "edu,dma_mask=0xffffffffffffffff"];
 
 /// MiB of Builder and pciback: enough to watch some of it.
-const MEMORY_MIB: u32 = 96;
+const MEMORY_MIB: u32 = 128;
 
 /// MiB of the machine: few, since the device needs a tenth of a second for each place, and pciback has a minute to be healthy.
-const MACHINE_MIB: u32 = 512;
+const MACHINE_MIB: u32 = 640;
 
 /// How many attempts each makes: fewer would be a gap.
 const ATTEMPTS: [(Kind, Phase, u64); 5] = [

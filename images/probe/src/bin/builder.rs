@@ -13,7 +13,7 @@ use ennead_xen::probe::MarkedMemory;
 use ennead_xen::{Control, DomId, EventChannels};
 use tracing::info;
 
-/// Pages of 4096 bytes that are watched: two thirds of this VM's memory.
+/// Pages of 4096 bytes that are watched: half of this VM's memory.
 const WATCHED: usize = 64 << 8;
 
 /// The hardware domain's name.

@@ -22,7 +22,7 @@ use ennead_xen::{Control, DomId, EventChannels, Port};
 use ennead_xs_wire::Request;
 use tracing::info;
 
-/// Pages of 4096 bytes that are watched: two thirds of this VM's memory.
+/// Pages of 4096 bytes that are watched: half of this VM's memory.
 const WATCHED: usize = 64 << 8;
 /// What tells the second process of this VM what it is.
 const SEALED: &str = "sealed";
