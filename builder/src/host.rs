@@ -27,6 +27,8 @@ use crate::pciback::Pciback;
 use crate::restarts::Restarts;
 use toolstacks::Toolstack;
 
+/// Until a sealed pciback has nothing to do; it waits longer itself before it goes on.
+const QUIET: Duration = Duration::from_millis(150);
 /// Domain 0, the bootstrapper.
 const DOMAIN_0: DomId = DomId(0);
 /// Bytes taken from the console at once.
@@ -220,6 +222,9 @@ impl Host {
         pciback.seal()?;
         // Xen takes away what only its start needed.
         let sealed = self.control.sid_of(&context(&Kind::Pciback.running_type()))?;
+        // Once it is quiet: for a moment Xen (flask_relabel_domain) takes it for another VM of its own type, and refuses what it does
+        // with its own memory.
+        std::thread::sleep(QUIET);
         self.control.relabel(domid, sealed).context("Cannot seal pciback")?;
         info!(domid = domid.0, r#type = %Kind::Pciback.running_type(), "sealed");
         self.pciback = Some(pciback);

@@ -19,6 +19,8 @@ use crate::publish::Publisher;
 /// The client that is no toolstack.
 const BUILDER: &str = "builder";
 const SYSFS: &str = "/sys";
+/// How long nothing is begun after it was sealed.
+const QUIET: Duration = Duration::from_millis(500);
 /// How long Builder may leave an answer unread before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -166,9 +168,13 @@ impl Service {
     fn publish(&mut self) {
         let Some(xenstore) = self.xenstore.take() else { return };
         let functions = self.functions.clone();
-        std::thread::spawn(move || match xenstore.publish(&functions) {
-            Ok(count) => info!(count, "published"),
-            Err(e) => warn!(cause = %format!("{e:#}"), "not-published"),
+        std::thread::spawn(move || {
+            // Builder relabels this VM meanwhile, and wants it quiet.
+            std::thread::sleep(QUIET);
+            match xenstore.publish(&functions) {
+                Ok(count) => info!(count, "published"),
+                Err(e) => warn!(cause = %format!("{e:#}"), "not-published"),
+            }
         });
     }
 
