@@ -20,6 +20,12 @@ pub struct Operator {
     pub socket: PathBuf,
 }
 
+/// The domain of a guest that the API tells of; 0 if it has none.
+#[must_use]
+pub fn domid(guest: &Value) -> u64 {
+    guest.get("domid").and_then(Value::as_u64).unwrap_or_default()
+}
+
 impl Operator {
     /// `ennead ARGUMENTS` for this toolstack.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
@@ -52,6 +58,37 @@ impl Operator {
     pub fn fails(&self, arguments: &[&str]) -> Result<(i32, String)> {
         let output = self.output(arguments)?;
         Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+
+    /// A guest, as `ennead info` shows it.
+    fn guest(&self, name: &str) -> Result<Value> {
+        let info = self.ask(&["info", name])?;
+        Ok(info.get("guest").context("`ennead info` tells of no guest")?.clone())
+    }
+
+    /// A guest's domain; 0 while it has none.
+    ///
+    /// # Errors
+    /// As [`Operator::ask`].
+    pub fn domid(&self, name: &str) -> Result<u64> {
+        Ok(domid(&self.guest(name)?))
+    }
+
+    /// The domid of a guest that runs, once it is not `before`.
+    ///
+    /// # Errors
+    /// When it does not come back in time.
+    pub fn another_domid(&self, name: &str, before: u64, patience: Duration) -> Result<u64> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let guest = self.guest(name)?;
+            let running = guest.get("state").and_then(Value::as_str) == Some("running");
+            if running && domid(&guest) != before {
+                return Ok(domid(&guest));
+            }
+            anyhow::ensure!(Instant::now() < deadline, "It does not come back: {guest}");
+            std::thread::sleep(GLANCE);
+        }
     }
 
     /// What a guest has printed.

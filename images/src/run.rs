@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cache::Cache;
 use crate::console;
+use crate::devices::image_beside;
 use crate::operator::Operator;
 use crate::progress::Progress;
 use crate::qemu::{Accel, Firmware, Settings};
@@ -89,7 +90,7 @@ fn check(setup: &Setup, name: &str) -> bool {
 fn show(setup: &Setup, keep: bool) -> Result<()> {
     let host = setup.host()?;
     let mut machine = setup.machine(&host)?;
-    let image = machine.log.with_file_name("disk.img");
+    let image = image_beside(&machine.log, "disk");
     let port = first_guest::equip(&mut machine, &setup.cache, setup.progress, &image)?;
     let program = program::cli(&setup.cache, setup.progress)?;
     println!("\nThe host starts; seconds since power-on:\n");

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use ennead_backend::device::{Failure, Nodes, number, text};
+use ennead_os::Offload;
 use ennead_xen::{GrantRef, Port};
 
 use crate::filter::{Filter, Mac};
-use crate::offload::Offloads;
 use crate::rate::Rate;
 
 /// The bridge that holds the NIC, and vifs for which none is named.
@@ -43,7 +43,7 @@ pub struct Frontend {
     /// A packet to the guest may take more than one slot.
     pub chains: bool,
     /// What may be left undone in packets to the guest.
-    pub offloads: Offloads,
+    pub offloads: Offload,
 }
 
 /// What every frontend is offered; the same after each restart.
@@ -124,7 +124,7 @@ impl Frontend {
             tx_port: Port(tx_port),
             rx_port: Port(rx_port),
             chains,
-            offloads: Offloads {
+            offloads: Offload {
                 checksum,
                 tcp4: checksum && chains && flag(nodes, "feature-gso-tcpv4")?,
                 tcp6: checksum && chains && flag(nodes, "feature-gso-tcpv6")?,
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn linux_gets_everything() {
-        let all = Offloads { checksum: true, tcp4: true, tcp6: true };
+        let all = Offload { checksum: true, tcp4: true, tcp6: true };
         let expected = Frontend {
             tx_ring: GrantRef(768),
             rx_ring: GrantRef(769),
@@ -195,13 +195,13 @@ mod tests {
     fn frontends_with_less_get_less() {
         let read = |key, value| Frontend::read(&mut with(key, value)).unwrap();
         let offloads = |key, value| read(key, value).offloads;
-        let all = Offloads { checksum: true, tcp4: true, tcp6: true };
-        assert_eq!(offloads("feature-gso-tcpv4", None), Offloads { tcp4: false, ..all });
-        assert_eq!(offloads("feature-gso-tcpv6", Some("0")), Offloads { tcp6: false, ..all });
-        assert_eq!(offloads("feature-sg", None), Offloads { checksum: true, ..Offloads::default() });
+        let all = Offload { checksum: true, tcp4: true, tcp6: true };
+        assert_eq!(offloads("feature-gso-tcpv4", None), Offload { tcp4: false, ..all });
+        assert_eq!(offloads("feature-gso-tcpv6", Some("0")), Offload { tcp6: false, ..all });
+        assert_eq!(offloads("feature-sg", None), Offload { checksum: true, ..Offload::default() });
         assert!(!read("feature-sg", None).chains);
-        assert_eq!(offloads("feature-no-csum-offload", Some("1")), Offloads::default());
-        assert_eq!(offloads("feature-ipv6-csum-offload", None), Offloads::default());
+        assert_eq!(offloads("feature-no-csum-offload", Some("1")), Offload::default());
+        assert_eq!(offloads("feature-ipv6-csum-offload", None), Offload::default());
         let mut single = with("event-channel-tx", None);
         single.0.insert("event-channel".to_owned(), b"5".to_vec());
         let single = Frontend::read(&mut single).unwrap();

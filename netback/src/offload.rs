@@ -4,6 +4,7 @@
 use crate::headers::{Headers, Network, TCP, Transport, UDP, bytes, number};
 use crate::netif::{Gso, RX_CHECKSUM_BLANK, RX_DATA_VALIDATED, Tcp};
 
+use ennead_os::Offload;
 pub use ennead_os::VNET_HEADER;
 
 /// What stands before a packet to and from the tap.
@@ -16,28 +17,15 @@ const GSO_TCPV6: u8 = 4;
 /// The packet has TCP's congestion flag; it says nothing that netif could.
 const GSO_ECN: u8 = 0x80;
 
-/// What a frontend takes. It decides what Linux may leave undone in packets from the tap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Offloads {
-    /// Checksums of TCP and UDP, over IPv4 and IPv6, may be blank.
-    pub checksum: bool,
-    /// Packets over IPv4 may be large.
-    pub tcp4: bool,
-    /// Packets over IPv6 may be large.
-    pub tcp6: bool,
-}
-
-impl Offloads {
-    /// Whether a packet from the tap may go to the frontend as it is.
-    #[must_use]
-    pub fn allow(self, flags: u16, gso: Option<Gso>) -> bool {
-        let large = match gso {
-            None => true,
-            Some(Gso { tcp: Tcp::V4, .. }) => self.tcp4,
-            Some(Gso { tcp: Tcp::V6, .. }) => self.tcp6,
-        };
-        large && (self.checksum || flags & RX_CHECKSUM_BLANK == 0)
-    }
+/// Whether a packet from the tap may go as it is to a frontend that takes this.
+#[must_use]
+pub fn allow(offload: Offload, flags: u16, gso: Option<Gso>) -> bool {
+    let large = match gso {
+        None => true,
+        Some(Gso { tcp: Tcp::V4, .. }) => offload.tcp4,
+        Some(Gso { tcp: Tcp::V6, .. }) => offload.tcp6,
+    };
+    large && (offload.checksum || flags & RX_CHECKSUM_BLANK == 0)
 }
 
 /// A guest's packet is not what its flags say.
@@ -214,12 +202,12 @@ mod tests {
 
     #[test]
     fn a_frontend_gets_what_it_takes() {
-        let all = Offloads { checksum: true, tcp4: true, tcp6: true };
-        assert!(all.allow(RX_CHECKSUM_BLANK, Some(V4)) && all.allow(RX_CHECKSUM_BLANK, Some(V6)));
-        assert!(!Offloads { tcp6: false, ..all }.allow(RX_CHECKSUM_BLANK, Some(V6)));
-        assert!(!Offloads { tcp4: false, ..all }.allow(RX_CHECKSUM_BLANK, Some(V4)));
-        assert!(!Offloads::default().allow(RX_CHECKSUM_BLANK, None));
-        assert!(Offloads::default().allow(RX_DATA_VALIDATED, None));
+        let all = Offload { checksum: true, tcp4: true, tcp6: true };
+        assert!(allow(all, RX_CHECKSUM_BLANK, Some(V4)) && allow(all, RX_CHECKSUM_BLANK, Some(V6)));
+        assert!(!allow(Offload { tcp6: false, ..all }, RX_CHECKSUM_BLANK, Some(V6)));
+        assert!(!allow(Offload { tcp4: false, ..all }, RX_CHECKSUM_BLANK, Some(V4)));
+        assert!(!allow(Offload::default(), RX_CHECKSUM_BLANK, None));
+        assert!(allow(Offload::default(), RX_DATA_VALIDATED, None));
     }
 
     proptest! {

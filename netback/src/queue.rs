@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use ennead_backend::memory::GuestMemory;
 use ennead_backend::ring::Ring;
+use ennead_os::Offload;
 use ennead_xen::SharedPage;
 
 use crate::filter::{Filter, Forbidden};
 use crate::gather::Broken;
-use crate::offload::Offloads;
 use crate::rate::Bucket;
 use crate::rx::{Error, Receive};
 use crate::tap::Tap;
@@ -24,7 +24,7 @@ pub struct Rules {
     /// A packet to the guest may take more than one slot.
     pub chains: bool,
     /// What may be left undone in packets to the guest.
-    pub offloads: Offloads,
+    pub offloads: Offload,
 }
 
 /// A vif's two rings, the guest's memory, and the port of the bridge.

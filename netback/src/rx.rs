@@ -5,6 +5,7 @@ use std::io;
 
 use ennead_backend::memory::GuestMemory;
 use ennead_backend::ring::{Committed, RECORD, Ring};
+use ennead_os::Offload;
 use ennead_xen::{CopyOp, GrantRef, PAGE_SIZE, SharedPage};
 
 use crate::gather::Broken;
@@ -12,7 +13,7 @@ use crate::headers::ETHERNET;
 use crate::netif::{
     Gso, MAX_DATA_SLOTS, RSP_ERROR, RX_EXTRA_INFO, RX_MORE_DATA, RX_SLOT, RxRequest, RxResponse,
 };
-use crate::offload::{Offloads, VNET_HEADER, to_guest};
+use crate::offload::{VNET_HEADER, allow, to_guest};
 use crate::tap::{MAX_FROM_BRIDGE, Tap};
 use crate::tx::{Counts, Round};
 
@@ -61,7 +62,7 @@ impl Packet {
 #[derive(Debug)]
 pub struct Receive<P> {
     ring: Ring<P, RX_SLOT>,
-    offloads: Offloads,
+    offloads: Offload,
     /// Slots that one packet may take.
     most_slots: usize,
     /// Buffers of the guest's, taken from the ring, not yet filled.
@@ -77,7 +78,7 @@ impl<P: SharedPage> Receive<P> {
     pub fn new(
         mut ring: Ring<P, RX_SLOT>,
         committed: Option<Committed>,
-        offloads: Offloads,
+        offloads: Offload,
         chains: bool,
     ) -> Self {
         if let Some(Committed { count, body }) = committed {
@@ -181,7 +182,7 @@ impl<P: SharedPage> Receive<P> {
         let fits = |p: &Packet| {
             (ETHERNET..=MAX_FROM_BRIDGE).contains(&size)
                 && p.pieces() <= self.most_slots
-                && self.offloads.allow(p.flags, p.gso)
+                && allow(self.offloads, p.flags, p.gso)
         };
         let packet = packet.filter(fits);
         if packet.is_none() {

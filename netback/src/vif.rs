@@ -15,7 +15,6 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tracing::{info, warn};
 
 use crate::config::{self, Frontend};
-use crate::offload::Offloads;
 use crate::queue::{Pass, Queue, Rules};
 use crate::rate::Bucket;
 use crate::rx::Error;
@@ -52,11 +51,10 @@ pub(crate) fn port(
     interfaces: &Interfaces,
     name: &str,
     vif: &config::Vif,
-    offloads: Offloads,
+    offloads: Offload,
 ) -> io::Result<TapDevice> {
     let tap = TapDevice::create(name)?;
-    let Offloads { checksum, tcp4, tcp6 } = offloads;
-    tap.set_offload(Offload { checksum, tcp4, tcp6 })?;
+    tap.set_offload(offloads)?;
     interfaces.create_bridge(&vif.bridge)?;
     interfaces.up(&vif.bridge)?;
     interfaces.attach(&vif.bridge, name)?;

@@ -3,12 +3,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use sha2::{Digest as _, Sha256};
 
 use super::{Report, Setup, boot};
+use crate::cache::sha256;
 use crate::devices::image_beside;
 use crate::first_guest::{NAME, PATIENCE, PROMPT};
 use crate::operator::Operator;
@@ -51,7 +52,7 @@ impl Server {
         .take((DOWNLOAD_MIB << 20) / 8)
         .flatten()
         .collect();
-        let sha256 = hex(&Sha256::digest(&body));
+        let sha256 = sha256(&body);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // Somebody who goes away early is the guest's affair.
@@ -67,10 +68,6 @@ fn answer(mut stream: TcpStream, body: &[u8]) -> std::io::Result<()> {
     let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes())?;
     stream.write_all(body)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
@@ -119,11 +116,10 @@ fn boots(operator: &Operator, port: u16, report: &mut Report) {
 
 fn reboots(operator: &Operator) -> Result<String> {
     let start = Instant::now();
-    let info = operator.ask(&["info", NAME])?;
-    let before = super::guests::domid(info.get("guest").context("no guest")?);
+    let before = operator.domid(NAME)?;
     operator.type_at(NAME, "echo kept-$((20+22)) > /root/kept; sync; reboot", "reboot", PATIENCE)?;
     // Nothing is typed before the next prompt: GRUB would take it.
-    super::guests::another(operator, NAME, before)?;
+    operator.another_domid(NAME, before, PATIENCE)?;
     let prompts = operator.log(NAME)?.matches(PROMPT).count();
     operator.wait_for(NAME, PROMPT, prompts + 1, PATIENCE)?;
     operator.type_at(NAME, "cat /root/kept", "kept-42", PATIENCE)?;
@@ -164,11 +160,13 @@ impl Guest<'_> {
 
     /// What a command prints. The end is put together only when it runs, so the line that is typed does not show it.
     fn run(&self, command: &str) -> Result<String> {
-        let nonce = format!("{:x}", rand_of(command));
-        let line = format!("echo begin-$((1+1))-{nonce}; {command}; echo end-$((1+1))-{nonce}");
-        let seen = self.operator.type_at(GUEST, &line, &format!("end-2-{nonce}"), PATIENCE)?;
-        let (_, rest) = seen.rsplit_once(&format!("begin-2-{nonce}")).context("no beginning")?;
-        let (printed, _) = rest.split_once(&format!("end-2-{nonce}")).context("no end")?;
+        // Another each time: the console shows what was printed before.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let nonce = NEXT.fetch_add(1, Ordering::Relaxed);
+        let line = format!("echo begin-$((1+1))-{nonce}.; {command}; echo end-$((1+1))-{nonce}.");
+        let seen = self.operator.type_at(GUEST, &line, &format!("end-2-{nonce}."), PATIENCE)?;
+        let (_, rest) = seen.rsplit_once(&format!("begin-2-{nonce}.")).context("no beginning")?;
+        let (printed, _) = rest.split_once(&format!("end-2-{nonce}.")).context("no end")?;
         Ok(printed.trim().replace("\r\n", "; "))
     }
 
@@ -211,11 +209,11 @@ impl Guest<'_> {
 
     /// Writes and downloads until the backend has been killed and rebuilt often enough.
     fn survives(&self, session: &mut Session, backend: &str, server: &Server) -> Result<String> {
-        let stop = std::sync::atomic::AtomicBool::new(false);
+        let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let work = scope.spawn(|| -> Result<u32> {
                 let mut rounds = 0;
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     match backend {
                         "blkback" => self.writes(&format!("round {rounds}"))?,
                         _ => self.downloads(server)?,
@@ -233,7 +231,7 @@ impl Guest<'_> {
                     })
                     .map(drop)
             });
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            stop.store(true, Ordering::Relaxed);
             let worked = work.join().map_err(|_| anyhow::anyhow!("a panic"))?;
             killed?;
             Ok(format!("{KILLS} times; {} rounds of work meanwhile", worked?))
@@ -253,10 +251,4 @@ impl Guest<'_> {
         self.operator.wait_until("it is gone", PATIENCE, <[_]>::is_empty)?;
         Ok(String::new())
     }
-}
-
-/// Another number for each time that it is asked, so that no answer is an older one's.
-fn rand_of(command: &str) -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(command)
 }

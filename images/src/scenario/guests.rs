@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Report, Setup, boot};
-use crate::operator::Operator;
+use crate::operator::{Operator, domid};
 use crate::session::Session;
 use crate::{guest, program};
 
@@ -183,10 +183,6 @@ fn drops(session: &mut Session) -> usize {
     session.machine.lines().iter().filter(|line| line.text.contains("Triple fault")).count()
 }
 
-pub(super) fn domid(guest: &Value) -> u64 {
-    guest.get("domid").and_then(Value::as_u64).unwrap_or_default()
-}
-
 fn services(operator: &Operator) -> Result<String> {
     let host = operator.ask(&["host"])?;
     let services = host.get("services").and_then(Value::as_array).context("no services")?;
@@ -203,8 +199,7 @@ fn services(operator: &Operator) -> Result<String> {
 }
 
 fn tools(operator: &Operator, name: &str) -> Result<String> {
-    let guest = operator.ask(&["info", name])?;
-    let domid = domid(guest.get("guest").context("no guest")?);
+    let domid = operator.domid(name)?;
     operator.type_at(name, "echo is-$(xenstore-read domid)-it", &format!("is-{domid}-it"), TYPED)?;
     let home = format!("/local/domain/{domid}");
     let list = format!("xenstore-ls -f {home}; echo end-of-$((1+1))");
@@ -234,31 +229,16 @@ fn paused(operator: &Operator, name: &str) -> Result<String> {
 }
 
 fn rebooted(operator: &Operator, name: &str) -> Result<String> {
-    let before = domid(operator.ask(&["info", name])?.get("guest").context("no guest")?);
+    let before = operator.domid(name)?;
     operator.ask(&["reboot", name])?;
     ready_again(operator, name, before)
 }
 
 /// Waits until a guest has another domid and is ready.
 fn ready_again(operator: &Operator, name: &str, before: u64) -> Result<String> {
-    let now = another(operator, name, before)?;
+    let now = operator.another_domid(name, before, PATIENCE)?;
     answers(operator, name, now)?;
     Ok(format!("was domid {before}"))
-}
-
-/// The domid of a guest that runs, once it is not `before`.
-pub(super) fn another(operator: &Operator, name: &str, before: u64) -> Result<u64> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let info = operator.ask(&["info", name])?;
-        let guest = info.get("guest").context("no guest")?;
-        let running = guest.get("state").and_then(Value::as_str) == Some("running");
-        if running && domid(guest) != before {
-            return Ok(domid(guest));
-        }
-        anyhow::ensure!(Instant::now() < deadline, "It does not come back: {guest}");
-        std::thread::sleep(Duration::from_millis(500));
-    }
 }
 
 /// Another text for each domid: the console keeps what was printed before.
@@ -268,8 +248,8 @@ fn answers(operator: &Operator, name: &str, domid: u64) -> Result<()> {
 }
 
 fn crashed(session: &mut Session, operator: &Operator, name: &str) -> Result<String> {
+    let before = operator.domid(name)?;
     let info = operator.ask(&["info", name])?;
-    let before = domid(info.get("guest").context("no guest")?);
     let restarts = info.pointer("/config/on-crash").and_then(Value::as_str) == Some("restart");
     // It never answers; the crash is seen by what follows.
     let _ = operator.type_at(
@@ -358,14 +338,13 @@ fn as_before(session: &mut Session, before: (u64, u64)) -> Result<String> {
 fn restarted(session: &mut Session, operator: &Operator, file: &Path) -> Result<String> {
     operator.ask(&["create", &file.display().to_string(), "--name", "stays"])?;
     operator.wait_for("stays", "guest-ready", 1, PATIENCE)?;
-    let before = domid(operator.ask(&["info", "stays"])?.get("guest").context("no guest")?);
+    let before = operator.domid("stays")?;
     let start = Instant::now();
     session
         .command("restart toolstack", |m| m.is("builder", "healthy") && m.value("vm") == Some(TOOLSTACK))?;
     let back = start.elapsed();
-    let info = operator.ask(&["info", "stays"])?;
-    let guest = info.get("guest").context("no guest")?;
-    anyhow::ensure!(domid(guest) == before, "{guest}");
+    let now = operator.domid("stays")?;
+    anyhow::ensure!(now == before, "domid {now}, before {before}");
     operator.type_at("stays", "echo $((70+7))-still", "77-still", PATIENCE)?;
     operator.ask(&["destroy", "stays"])?;
     operator.wait_until("it is gone", PATIENCE, <[_]>::is_empty)?;

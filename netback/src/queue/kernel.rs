@@ -23,7 +23,7 @@ struct Guest {
 }
 
 impl Guest {
-    fn new(name: &str, offloads: Offloads, isolated: bool) -> Self {
+    fn new(name: &str, offloads: Offload, isolated: bool) -> Self {
         let mac = Mac(MAC);
         let filter = Filter::new(mac, Vec::new());
         let vif = Vif { mac, filter, rate: None, bridge: "ennead-bridge".to_owned(), isolated };
@@ -78,7 +78,7 @@ fn is_right(packet: &[u8]) -> bool {
 fn packets_go_through_this_kernel() {
     let mut sender = Guest::new("ennead-a", ALL, false);
     let mut taker = Guest::new("ennead-b", ALL, true);
-    let mut plain = Guest::new("ennead-c", Offloads::default(), true);
+    let mut plain = Guest::new("ennead-c", Offload::default(), true);
     for guest in [&mut sender, &mut taker, &mut plain] {
         guest.receive();
     }

@@ -12,7 +12,7 @@ use crate::netif::{Gso, MAX_PACKET, TX_CHECKSUM_BLANK, TX_EXTRA_INFO, TX_MORE_DA
 use crate::offload::{VnetHeader, to_guest, to_tap};
 use crate::samples::{MAC, ipv4, tcp_header};
 
-pub(super) const ALL: Offloads = Offloads { checksum: true, tcp4: true, tcp6: true };
+pub(super) const ALL: Offload = Offload { checksum: true, tcp4: true, tcp6: true };
 const GSO: Gso = Gso { tcp: Tcp::V4, size: 1448 };
 /// A tap's header of a large packet.
 const LARGE: VnetHeader = [1, 1, 54, 0, 168, 5, 34, 0, 16, 0];
@@ -395,7 +395,7 @@ fn packets_wait_for_credit_and_for_buffers() {
 #[test]
 fn a_frontend_without_features_gets_plain_packets_only() {
     let (mut front, tap) = (Front::new(), TestTap::default());
-    let mut queue = with(&front, &tap, Rules { chains: false, offloads: Offloads::default(), ..rules() });
+    let mut queue = with(&front, &tap, Rules { chains: false, offloads: Offload::default(), ..rules() });
     front.post(10);
     tap.give(LARGE, &packet(3000, 1));
     tap.give([1, 0, 54, 0, 0, 0, 34, 0, 16, 0], &packet(100, 2));
