@@ -137,23 +137,36 @@ impl Manager {
 
     /// Ends a domain and removes what there is of it but its record. Gives whether the domain has ended.
     pub(super) async fn take_down(&self, name: &str, domid: u16, uuid: &str, console: u32) -> bool {
+        let ended = self.end(name, domid, console).await;
+        self.fell(name, self.roots(name, domid, uuid)).await;
+        ended
+    }
+
+    /// Ends a domain. Gives whether it has ended.
+    pub(super) async fn end(&self, name: &str, domid: u16, console: u32) -> bool {
         // First what is mapped of it: else its domid would stay taken.
-        let closed = self.peers.console.close(console).await.err().map(|e| e.to_string());
-        let destroyed = match self.peers.builder.destroy(domid).await {
-            Err(e) if e.refusal() == Some(ennead_channel::guests::Refusal::Unknown) => Ok(()),
-            other => other,
-        };
-        let felled = self.peers.store.fell(self.roots(name, domid, uuid)).await;
-        let failed =
-            [closed, destroyed.as_ref().err().map(ToString::to_string), felled.err().map(|e| e.to_string())];
-        for cause in failed.into_iter().flatten() {
-            warn!(guest = name, domid, cause = %cause, "not-removed");
+        if let Err(e) = self.peers.console.close(console).await {
+            warn!(guest = name, domid, cause = %e, "console-not-closed");
         }
-        destroyed.is_ok()
+        match self.peers.builder.destroy(domid).await {
+            Ok(()) => true,
+            Err(e) if e.refusal() == Some(ennead_channel::guests::Refusal::Unknown) => true,
+            Err(e) => {
+                warn!(guest = name, domid, cause = %e, "not-ended");
+                false
+            }
+        }
+    }
+
+    /// Removes what there is of a guest in XenStore but its record.
+    pub(super) async fn fell(&self, name: &str, roots: Vec<String>) {
+        if let Err(e) = self.peers.store.fell(roots).await {
+            warn!(guest = name, cause = %e, "tree-left");
+        }
     }
 
     /// All of a guest's directories in XenStore.
-    fn roots(&self, name: &str, domid: u16, uuid: &str) -> Vec<String> {
+    pub(super) fn roots(&self, name: &str, domid: u16, uuid: &str) -> Vec<String> {
         let devices = self.guest(name).map(|guest| devices(&guest.record.config, uuid, &self.peers.backends));
         let devices = devices.and_then(Result::ok).unwrap_or_default();
         tree::roots(self.domid, domid, uuid, &devices)

@@ -150,27 +150,38 @@ impl Manager {
         self.peers.store.ask_guest(domid, what).await.map_err(|e| problem::of_xenstore(&e))
     }
 
-    /// Ends a guest at once, for good.
+    /// Ends a guest at once, for good. What is left of it in XenStore goes a moment later, before its name is given to another.
     ///
     /// # Errors
     /// When it is not there, or its domain does not end.
     pub async fn destroy(self: Rc<Self>, name: String) -> Result<(), Problem> {
-        let _alone = self.locks.lock(&name).await;
+        let alone = self.locks.lock(&name).await;
         let Some(guest) = self.guest(&name) else { return self.destroy_stranger(&name).await };
         let domid = guest.record.phase.domid();
+        // Asked while the guest is known.
+        let roots = domid.map(|domid| self.roots(&name, domid, &guest.record.uuid)).unwrap_or_default();
         if let Some(domid) = domid {
-            // So that a successor knows what was meant.
-            if let Err(e) = self.enter(&name, Phase::Ending).await {
+            // So that a successor knows what was meant. One that comes before this is kept finds a guest without a domain.
+            let (kept, ended) =
+                tokio::join!(self.enter(&name, Phase::Ending), self.end(&name, domid, guest.console));
+            if let Err(e) = kept {
                 warn!(guest = name, cause = %e, "not-kept");
             }
-            if !self.take_down(&name, domid, &guest.record.uuid, guest.console).await {
-                self.change(&name, |known| known.record.phase = guest.record.phase);
+            if !ended {
+                if let Err(e) = self.enter(&name, guest.record.phase).await {
+                    warn!(guest = name, cause = %e, "not-kept");
+                }
                 let message = format!("Builder did not end the domain of `{name}`");
                 return Err(ApiError::new(ErrorKind::Failed, message).help("try again"));
             }
         }
-        self.forget(&name, guest.console).await;
         self.tell(Some(&name), domid, What::Destroyed);
+        let manager = Rc::clone(&self);
+        tokio::task::spawn_local(async move {
+            manager.fell(&name, roots).await;
+            manager.forget(&name, guest.console).await;
+            drop(alone);
+        });
         Ok(())
     }
 

@@ -69,13 +69,15 @@ impl Manager {
         self.peers.builder.guests().await.map_err(|e| problem::of_builder(&e))
     }
 
-    /// All guests, by name.
+    /// All guests, by name, but those that somebody has just ended.
     ///
     /// # Errors
     /// When Builder does not answer.
     pub async fn list(&self) -> Result<Vec<Shown>, Problem> {
         let domains = self.domains().await?;
-        Ok(self.guests.borrow().values().map(|guest| shown(guest, &domains)).collect())
+        let guests = self.guests.borrow();
+        let stay = guests.values().filter(|guest| guest.record.phase != Phase::Ending);
+        Ok(stay.map(|guest| shown(guest, &domains)).collect())
     }
 
     /// One guest.
