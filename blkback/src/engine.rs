@@ -12,7 +12,7 @@ use ennead_os::{Buffer, Buffers, Operation};
 use ennead_xen::{CopyOp, SharedPage};
 
 use crate::protocol::{
-    Body, ERROR, Limits, MAX_SEGMENTS, OKAY, Piece, Plan, RESPONSE, Refusal, Request, SEGMENT, SLOT, discard,
+    Body, ERROR, Limits, MAX_SEGMENTS, OKAY, Piece, Plan, RESPONSE, Refusal, Request, SEGMENT, discard,
     response,
 };
 use crate::storage::Storage;
@@ -59,9 +59,9 @@ pub struct Turn {
     pub notify: bool,
 }
 
-/// One ring.
+/// One ring, with slots of `SLOT` bytes: [`crate::protocol::SLOT_64`] or [`crate::protocol::SLOT_32`].
 #[derive(Debug)]
-pub struct Engine<P, M, S> {
+pub struct Engine<P, M, S, const SLOT: usize> {
     ring: Ring<P, SLOT>,
     memory: M,
     storage: S,
@@ -74,7 +74,7 @@ pub struct Engine<P, M, S> {
     refused: Option<Refusal>,
 }
 
-impl<P: SharedPage, M: GuestMemory, S: Storage> Engine<P, M, S> {
+impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, S, SLOT> {
     /// Takes over a ring, fresh or left by a predecessor, whose last committed response is published. The frontend must be
     /// notified.
     ///
@@ -116,11 +116,24 @@ impl<P: SharedPage, M: GuestMemory, S: Storage> Engine<P, M, S> {
     /// # Errors
     /// The frontend must be disconnected.
     pub fn turn(&mut self) -> Result<Turn, Broken> {
-        let mut progress = self.finish();
-        progress |= self.take()?;
+        let finished = self.finish();
+        let taken = self.take()?;
+        let turn = self.answer();
+        Ok(Turn { progress: finished || taken || turn.progress, ..turn })
+    }
+
+    /// The same, but takes no more requests; `None` when all that were taken are answered.
+    pub fn wind_up(&mut self) -> Option<Turn> {
+        self.finish();
+        let turn = self.answer();
+        (turn.progress || !self.open.is_empty()).then_some(turn)
+    }
+
+    /// Goes on with what was taken, and publishes the answers that are next.
+    fn answer(&mut self) -> Turn {
         self.feed();
         let published = self.publish();
-        Ok(Turn { progress: progress || published, notify: published && self.ring.needs_notify() })
+        Turn { progress: published, notify: published && self.ring.needs_notify() }
     }
 
     fn at(&mut self, index: u32) -> Option<&mut Open> {

@@ -5,11 +5,15 @@
 //! - [`queue`]: the thread of one ring.
 //! - [`storage`]: I/O on a volume.
 //! - [`vbd`]: the handshake: what is offered, what a frontend asks for.
-//! - [`volumes`]: what there is to be had.
+//! - [`volumes`]: what there is to be had: disks and partitions.
+//! - [`files`]: and files.
+//! - [`keeper`]: makes, copies and deletes them for toolstacks.
 
 #![forbid(unsafe_code)]
 
 pub mod engine;
+pub mod files;
+pub mod keeper;
 pub mod protocol;
 pub mod queue;
 pub mod storage;

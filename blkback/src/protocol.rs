@@ -1,12 +1,19 @@
-//! blkif's requests and responses as a 64-bit guest lays them out (xen/include/public/io/blkif.h, `x86_64-abi`).
+//! blkif's requests and responses (xen/include/public/io/blkif.h), as 64-bit and 32-bit guests lay them out.
+//!
+//! A 64-bit compiler aligns the request's id to 8 bytes, a 32-bit one to 4; from the id on, both have the same bytes, and both the
+//! same response. So a slot's size says where everything is.
 //!
 //! What a request says is the guest's word: every number is checked before anything is done with it, and a request that is wrong
 //! is answered with an error. Only a broken ring ends the connection.
 
 use ennead_xen::{GrantRef, PAGE_SIZE};
 
-/// Bytes of a slot: the larger of request (112) and response (16).
-pub const SLOT: usize = 112;
+/// Bytes of a slot, the larger of request and response, in a ring of a 64-bit guest (`x86_64-abi`).
+pub const SLOT_64: usize = 112;
+/// Bytes of a slot in a ring of a 32-bit guest (`x86_32-abi`).
+pub const SLOT_32: usize = 108;
+/// Bytes of a slot from the request's id on.
+const FROM_ID: usize = 104;
 /// Bytes of a response.
 pub const RESPONSE: usize = 16;
 /// blkif's unit, whatever the disk's is.
@@ -155,17 +162,13 @@ impl Refusal {
     }
 }
 
-/// The fields of a slot. All lie within it.
-struct Fields<'a>(&'a [u8; SLOT]);
+/// The fields of a slot from the request's id on. All lie within it.
+struct Fields([u8; FROM_ID]);
 
-impl Fields<'_> {
+impl Fields {
     fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
         let bytes = self.0.get(at..).and_then(|rest| rest.first_chunk());
         bytes.copied().unwrap_or([0; N])
-    }
-
-    fn u8(&self, at: usize) -> u8 {
-        u8::from_le_bytes(self.bytes(at))
     }
 
     fn u64(&self, at: usize) -> u64 {
@@ -174,26 +177,27 @@ impl Fields<'_> {
 }
 
 impl Request {
-    /// Reads a slot.
+    /// Reads a slot of [`SLOT_64`] or [`SLOT_32`] bytes.
     #[must_use]
-    pub fn parse(slot: &[u8; SLOT]) -> Self {
-        let fields = Fields(slot);
-        let (operation, id) = (fields.u8(0), fields.u64(8));
+    pub fn parse<const SLOT: usize>(slot: &[u8; SLOT]) -> Self {
+        let [operation, second, low, high] = slot.first_chunk().copied().unwrap_or_default();
+        let fields = Fields(slot.last_chunk().copied().unwrap_or([0; FROM_ID]));
+        let (id, sector) = (fields.u64(0), fields.u64(8));
         let wrong = |refusal| Self { id, operation, body: Body::Wrong(refusal) };
         let body = match operation {
             READ | WRITE => {
-                let count = usize::from(fields.u8(1));
+                let count = usize::from(second);
                 if !(1..=MAX_HERE).contains(&count) {
                     return wrong(Refusal::Segments);
                 }
-                let segments = (0..count).map(|n| fields.bytes(24 + n * SEGMENT)).collect();
-                Body::Transfer(Transfer { write: operation == WRITE, sector: fields.u64(16) }, segments)
+                let segments = (0..count).map(|n| fields.bytes(16 + n * SEGMENT)).collect();
+                Body::Transfer(Transfer { write: operation == WRITE, sector }, segments)
             }
             INDIRECT => {
-                let inner = fields.u8(1);
-                let count = usize::from(u16::from_le_bytes(fields.bytes(2)));
-                let transfer = Transfer { write: inner == WRITE, sector: fields.u64(16) };
-                let gref = GrantRef(u32::from_le_bytes(fields.bytes(28)));
+                let inner = second;
+                let count = usize::from(u16::from_le_bytes([low, high]));
+                let transfer = Transfer { write: inner == WRITE, sector };
+                let gref = GrantRef(u32::from_le_bytes(fields.bytes(20)));
                 let body = match (inner, count) {
                     (READ | WRITE, 1..=MAX_SEGMENTS) => Body::Indirect { transfer, gref, count },
                     (READ | WRITE, _) => Body::Wrong(Refusal::Segments),
@@ -202,9 +206,9 @@ impl Request {
                 return Self { id, operation: inner, body };
             }
             // Linux's frontend sends a flush without segments.
-            FLUSH if fields.u8(1) == 0 => Body::Flush,
+            FLUSH if second == 0 => Body::Flush,
             FLUSH => return wrong(Refusal::Segments),
-            DISCARD => Body::Discard { sector: fields.u64(16), count: fields.u64(24) },
+            DISCARD => Body::Discard { sector, count: fields.u64(16) },
             _ => return wrong(Refusal::Operation),
         };
         Self { id, operation, body }

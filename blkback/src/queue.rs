@@ -14,7 +14,7 @@ use ennead_xen::{DomId, EventChannels, GrantRef, MappedRegion, Port};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::engine::{BUFFER_PAGES, Broken, Engine};
-use crate::protocol::{Limits, Refusal, SLOT};
+use crate::protocol::{Limits, Refusal, SLOT_32, SLOT_64};
 use crate::storage::Disk;
 
 /// Events in a row that had nothing to tell, after which the frontend's next ones are taken more slowly.
@@ -22,9 +22,20 @@ const PATIENCE: u32 = 16;
 /// How long such a frontend's events wait.
 const SLOWLY: Duration = Duration::from_millis(5);
 
+/// How the frontend lays out its ring: its `protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abi {
+    /// As a 64-bit kernel does.
+    X86_64,
+    /// As a 32-bit one does.
+    X86_32,
+}
+
 /// Where a ring is, as the frontend says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
+    /// What its slots are like.
+    pub abi: Abi,
     /// Its pages.
     pub grefs: Vec<GrantRef>,
     /// Its event channel.
@@ -52,7 +63,7 @@ pub struct Queue {
     thread: Option<JoinHandle<()>>,
 }
 
-type Served = Engine<MappedRegion, Granted, Disk>;
+type Served<const SLOT: usize> = Engine<MappedRegion, Granted, Disk, SLOT>;
 
 impl Queue {
     /// Maps the ring, binds the channel, goes on where a predecessor stopped, and serves.
@@ -60,6 +71,18 @@ impl Queue {
     /// # Errors
     /// What is wrong with it.
     pub fn start(place: &Place, file: Arc<File>, limits: Limits, reporter: Reporter) -> Result<Self, Error> {
+        match place.abi {
+            Abi::X86_64 => Self::start_with::<SLOT_64>(place, file, limits, reporter),
+            Abi::X86_32 => Self::start_with::<SLOT_32>(place, file, limits, reporter),
+        }
+    }
+
+    fn start_with<const SLOT: usize>(
+        place: &Place,
+        file: Arc<File>,
+        limits: Limits,
+        reporter: Reporter,
+    ) -> Result<Self, Error> {
         let Device { domid, .. } = reporter.device();
         let page = MappedRegion::map(domid, &place.grefs)?;
         let events = EventChannels::open()?;
@@ -68,7 +91,7 @@ impl Queue {
         let slots = ennead_backend::ring::slots(place.grefs.len() * ennead_xen::PAGE_SIZE, SLOT).unwrap_or(1);
         let disk = Disk::open(file, slots, &stop)?;
         let buffers = Buffers::new(BUFFER_PAGES)?;
-        let engine = Engine::attach(page, Granted::open(domid)?, disk, buffers, limits)?;
+        let engine: Served<SLOT> = Engine::attach(page, Granted::open(domid)?, disk, buffers, limits)?;
         let serve = move || {
             if let Err(error) = serve(engine, &events, port, &reporter) {
                 reporter.broken(error);
@@ -96,7 +119,12 @@ fn bind(events: &EventChannels, domid: DomId, port: Port) -> Result<Port, ennead
     Ok(port)
 }
 
-fn serve(mut engine: Served, events: &EventChannels, port: Port, reporter: &Reporter) -> Result<(), Error> {
+fn serve<const SLOT: usize>(
+    mut engine: Served<SLOT>,
+    events: &EventChannels,
+    port: Port,
+    reporter: &Reporter,
+) -> Result<(), Error> {
     // The frontend may have sent requests to nobody, or wait for an event that a predecessor did not send.
     events.notify(port)?;
     let (mut masked, mut empty, mut told) = (false, 0_u32, false);
@@ -124,9 +152,26 @@ fn serve(mut engine: Served, events: &EventChannels, port: Port, reporter: &Repo
             empty = empty.saturating_add(1);
         }
         if engine.storage().is_stopped() {
-            return Ok(());
+            return wind_up(engine, events, port);
         }
     }
+}
+
+/// Answers what was taken: a successor need not do it again.
+fn wind_up<const SLOT: usize>(
+    mut engine: Served<SLOT>,
+    events: &EventChannels,
+    port: Port,
+) -> Result<(), Error> {
+    while let Some(turn) = engine.wind_up() {
+        if turn.notify {
+            events.notify(port)?;
+        }
+        if !turn.progress {
+            engine.storage().wait()?;
+        }
+    }
+    Ok(())
 }
 
 /// The first request that cannot be done is told of.

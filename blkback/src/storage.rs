@@ -28,6 +28,8 @@ const STOP: u64 = u64::MAX - 1;
 pub struct Disk {
     uring: Uring,
     file: Arc<File>,
+    /// The guest's events, as we have them: another descriptor for each time would be two system calls more.
+    events: Option<Arc<OwnedFd>>,
     watches_event: bool,
     rung: bool,
     stopped: bool,
@@ -40,21 +42,33 @@ impl Disk {
     /// Linux's.
     pub fn open(file: Arc<File>, slots: u32, stop: &OwnedFd) -> io::Result<Self> {
         let mut uring = Uring::new(slots.saturating_add(2))?;
-        uring.watch(stop, STOP)?;
-        Ok(Self { uring, file, watches_event: false, rung: false, stopped: false })
+        uring.watch(&Arc::new(stop.try_clone()?), STOP)?;
+        Ok(Self { uring, file, events: None, watches_event: false, rung: false, stopped: false })
     }
 
     /// Has Linux start what was given to it. With `wait`, comes back when something has happened: I/O has ended, an event of the
-    /// guest's has made `events` readable, or the end was asked for.
+    /// guest's has made `events` (the same each time) readable, or the end was asked for.
     ///
     /// # Errors
     /// Linux's.
     pub fn submit(&mut self, events: &impl AsFd, wait: bool) -> io::Result<()> {
         if !self.watches_event {
+            let events = match &mut self.events {
+                Some(events) => events,
+                none => none.insert(Arc::new(events.as_fd().try_clone_to_owned()?)),
+            };
             self.uring.watch(events, EVENT)?;
             self.watches_event = true;
         }
         self.uring.submit(wait && !self.rung && !self.stopped)
+    }
+
+    /// Has Linux start what was given to it, and comes back when something has ended.
+    ///
+    /// # Errors
+    /// Linux's.
+    pub fn wait(&mut self) -> io::Result<()> {
+        self.uring.submit(true)
     }
 
     /// Whether an event of the guest's has come since this was last asked.

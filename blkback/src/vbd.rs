@@ -3,10 +3,12 @@
 use std::sync::{Arc, Weak};
 
 use ennead_backend::device::{Backend, Device, Failure, NewNodes, Nodes, Reporter, number, text};
+use ennead_volumes::Name;
 use ennead_xen::{GrantRef, Port};
 
+use crate::files::Files;
 use crate::protocol::{Limits, MAX_SEGMENTS};
-use crate::queue::{Error, Place, Queue};
+use crate::queue::{Abi, Error, Place, Queue};
 use crate::volumes::Volume;
 
 /// Rings of up to 16 pages.
@@ -23,6 +25,7 @@ const READ_ONLY: u32 = 4;
 #[derive(Debug)]
 pub struct Vbds {
     volumes: Vec<Volume>,
+    files: Option<Files>,
     queues: u32,
     /// Those that are served.
     loans: Vec<Weak<Loan>>,
@@ -45,11 +48,12 @@ pub struct Vbd {
 }
 
 impl Vbds {
-    /// Lends these volumes; a disk has up to one ring for each of `cpus`.
+    /// Lends these volumes, and those that are files; a disk has up to one ring for each of `cpus`.
     #[must_use]
-    pub fn new(volumes: Vec<Volume>, cpus: usize) -> Self {
+    pub fn new(volumes: Vec<Volume>, files: Option<Files>, cpus: usize) -> Self {
         Self {
             volumes,
+            files,
             queues: u32::try_from(cpus).unwrap_or(MAX_QUEUES).clamp(1, MAX_QUEUES),
             loans: Vec::new(),
         }
@@ -70,19 +74,40 @@ impl Vbds {
     }
 
     /// The volume that the toolstack named, and whether it may be written.
-    fn volume(&mut self, own: &mut dyn Nodes) -> Result<(&Volume, bool), Failure> {
+    fn volume(&self, device: Device, own: &mut dyn Nodes) -> Result<(Volume, bool), Failure> {
         let name = text(own, "params")?.ok_or_else(|| Failure::refused("params is missing"))?;
         let writable = match text(own, "mode")?.as_deref() {
             Some("r") => false,
             Some("w") => true,
             _ => return Err(Failure::refused("mode is neither r nor w")),
         };
-        let volume = self.volumes.iter().find(|volume| volume.name == name);
+        let volume = match ennead_volumes::of_params(&name) {
+            Some((toolstack, file)) => self.file(device, toolstack, &file, own)?,
+            None => self.volumes.iter().find(|volume| volume.name == name).cloned(),
+        };
         let volume = volume.ok_or_else(|| Failure::NotYet(format!("there is no volume {name:?}")))?;
         if writable && volume.read_only {
             return Err(Failure::Refused(format!("volume {name:?} can only be read")));
         }
         Ok((volume, writable))
+    }
+
+    /// The volume of a tenant, if its toolstack has given it to this guest.
+    fn file(
+        &self,
+        device: Device,
+        toolstack: u16,
+        name: &Name,
+        own: &mut dyn Nodes,
+    ) -> Result<Option<Volume>, Failure> {
+        let lend = ennead_volumes::lend(device.domid.0, device.handle);
+        let lent = own.elsewhere(&format!("backend/{}/{toolstack}/{lend}", ennead_volumes::KIND))?;
+        if lent.as_deref() != Some(name.as_str().as_bytes()) {
+            return Err(Failure::Refused(format!("volume {name:?} is not lent to it", name = name.as_str())));
+        }
+        let Some(files) = &self.files else { return Ok(None) };
+        let found = files.volume(toolstack, name);
+        found.map_err(|e| Failure::NotYet(format!("volume {:?}: {e}", name.as_str())))
     }
 }
 
@@ -90,9 +115,9 @@ impl Backend for Vbds {
     const KIND: &'static str = "vbd";
     type Served = Vbd;
 
-    fn offer(&mut self, _device: Device, own: &mut dyn Nodes) -> Result<NewNodes, Failure> {
+    fn offer(&mut self, device: Device, own: &mut dyn Nodes) -> Result<NewNodes, Failure> {
         let queues = self.queues;
-        let (volume, writable) = self.volume(own)?;
+        let (volume, writable) = self.volume(device, own)?;
         let mut nodes = vec![
             ("feature-flush-cache", "1".to_owned()),
             ("feature-max-indirect-segments", MAX_SEGMENTS.to_string()),
@@ -118,8 +143,7 @@ impl Backend for Vbds {
         reporter: Reporter,
     ) -> Result<(Vbd, NewNodes), Failure> {
         let places = places(frontend, self.queues)?;
-        let (volume, writable) = self.volume(own)?;
-        let volume = volume.clone();
+        let (volume, writable) = self.volume(device, own)?;
         let loan = self.lend(Loan { device, volume: volume.clone(), writable })?;
         let limits = Limits {
             sectors: volume.sectors,
@@ -157,9 +181,13 @@ fn named(nodes: Vec<(&str, String)>) -> NewNodes {
 
 /// Where the frontend says its rings are.
 fn places(frontend: &mut dyn Nodes, max_queues: u32) -> Result<Vec<Place>, Failure> {
-    if let Some(protocol) = text(frontend, "protocol")?.filter(|protocol| protocol != "x86_64-abi") {
-        return Err(Failure::Refused(format!("protocol {protocol:?} is not x86_64-abi")));
-    }
+    let abi = match text(frontend, "protocol")?.as_deref() {
+        None | Some("x86_64-abi") => Abi::X86_64,
+        Some("x86_32-abi") => Abi::X86_32,
+        Some(other) => {
+            return Err(Failure::Refused(format!("protocol {other:?} is neither x86_64-abi nor x86_32-abi")));
+        }
+    };
     let queues = match number(frontend, "multi-queue-num-queues", max_queues)? {
         Some(0) => return Err(Failure::refused("multi-queue-num-queues is 0")),
         queues => queues.unwrap_or(1),
@@ -180,7 +208,7 @@ fn places(frontend: &mut dyn Nodes, max_queues: u32) -> Result<Vec<Place>, Failu
                 pages.map(gref).collect::<Result<_, _>>()?
             }
         };
-        Ok(Place { grefs, port: Port(need(format!("{prefix}event-channel"))?) })
+        Ok(Place { abi, grefs, port: Port(need(format!("{prefix}event-channel"))?) })
     };
     (0..queues).map(place).collect()
 }
@@ -198,7 +226,8 @@ pub fn lent(store: &mut impl ennead_xs_client::Access) -> Result<Vec<String>, en
     Ok(names)
 }
 
-fn list(
+/// The names in a directory; none if it is not there.
+pub(crate) fn list(
     store: &mut impl ennead_xs_client::Access,
     path: &str,
 ) -> Result<Vec<String>, ennead_xs_client::Error> {

@@ -1,5 +1,6 @@
 //! blkback in its VM.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::path::Path;
 use std::thread;
@@ -8,11 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use ennead_backend::device::Driver;
 use ennead_runtime::{Runtime, Sandbox};
+use ennead_volumes::UNIT;
 use ennead_xs_client::XenStore;
 use tracing::{info, warn};
 
+use crate::files::{FOLDER, LABEL};
+use crate::keeper::Keeper;
 use crate::vbd::{Vbds, lent};
-use crate::volumes::{SYS, Volume, disks, is_ready, volumes};
+use crate::volumes::{SYS, Volume, disks, is_ready, mount, volumes};
 
 /// How long XenStore may take for an answer: it may be restarting.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,7 +35,16 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     info!("started");
     let mut store = XenStore::open(PATIENCE)?;
     let needed = lent(&mut store).context("Cannot read which volumes are lent")?;
-    let volumes = wait_for(&needed)?;
+    let mut volumes = wait_for(&needed)?;
+    let files = match mount(&mut volumes) {
+        Ok(files) => files,
+        Err(e) => {
+            warn!(cause = %e, "volumes-not-mounted");
+            None
+        }
+    };
+    // Its own connection: guests do not wait for what is done to volumes.
+    let keeping = XenStore::open(PATIENCE)?;
     let mut sandbox = Sandbox::new()
         .keep_device("/dev/xen/evtchn")
         .keep_device("/dev/xen/gntdev")
@@ -40,11 +53,21 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
         .keep_call(libc::SYS_io_uring_register);
     for volume in &volumes {
         info!(name = volume.name, mib = volume.sectors / 2048, "volume");
-        sandbox = sandbox.keep_device(volume.path());
+        sandbox = sandbox.keep_device(&volume.path);
+    }
+    if let Some(files) = &files {
+        info!(free_mib = files.free().context("Cannot read the volumes")? / UNIT, "volumes-mounted");
+        sandbox = sandbox.keep_tree(FOLDER);
     }
     let cpus = thread::available_parallelism().map_or(1, Into::into);
     sandbox.enter().context("Cannot drop privileges")?;
-    let driver = Driver::start(store, Vbds::new(volumes, cpus)).context("Cannot find the devices")?;
+    let vbds = Vbds::new(volumes, files.clone(), cpus);
+    let driver = Driver::start(store, vbds).context("Cannot find the devices")?;
+    let keep = move || {
+        let Err(error) = Keeper::new(files).run(keeping);
+        ennead_runtime::fail(error)
+    };
+    thread::Builder::new().name("volumes".to_owned()).spawn(keep).context("Cannot start a thread")?;
     runtime.health.report()?;
     info!(served = driver.served().count(), "ready");
     Ok(driver.run()?)
@@ -54,6 +77,7 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
 fn wait_for(needed: &[String]) -> anyhow::Result<Vec<Volume>> {
     let start = Instant::now();
     let (mut known, mut since) = (Vec::new(), start);
+    let needed: BTreeSet<String> = needed.iter().map(|name| on(name)).collect();
     loop {
         let disks = disks(Path::new(SYS)).context("Cannot list the disks")?;
         // Only who has opened a disk knows that its partitions are there.
@@ -76,5 +100,13 @@ fn wait_for(needed: &[String]) -> anyhow::Result<Vec<Volume>> {
             bail!("No disk came within {DISKS:?}: does the VM have its controller, and its kernel a driver?");
         }
         thread::sleep(LOOK);
+    }
+}
+
+/// The partition that a volume is on.
+fn on(name: &str) -> String {
+    match ennead_volumes::of_params(name) {
+        Some(_) => format!("label:{LABEL}"),
+        None => name.to_owned(),
     }
 }

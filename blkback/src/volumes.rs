@@ -1,11 +1,14 @@
-//! What can be lent to guests: whole disks by the kernel's name for them, and partitions by their label.
+//! What can be lent to guests: whole disks by the kernel's name for them, and partitions by their label. For files see
+//! [`crate::files`].
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::mount::MountFlags;
 
+use crate::files::{FOLDER, Files, LABEL};
 use crate::protocol::SECTOR;
 
 /// Where Linux lists block devices.
@@ -18,8 +21,10 @@ pub const DEV: &str = "/dev";
 pub struct Volume {
     /// `nvme0n1`, or `label:NAME` for a partition with a label in its GPT.
     pub name: String,
-    /// The kernel's name.
+    /// The kernel's name; of a file, its own in the file system.
     pub device: String,
+    /// Where it is opened.
+    pub path: PathBuf,
     /// The disk that it is, or is a part of.
     pub disk: String,
     /// Its size, in units of 512 bytes.
@@ -42,18 +47,12 @@ impl Volume {
         self.disk == other.disk && (self.device == other.device || is_whole(self) || is_whole(other))
     }
 
-    /// Its device node.
-    #[must_use]
-    pub fn path(&self) -> PathBuf {
-        Path::new(DEV).join(&self.device)
-    }
-
     /// Opens it for I/O past the kernel's cache.
     ///
     /// # Errors
     /// Linux's.
     pub fn open(&self, writable: bool) -> io::Result<File> {
-        open(&self.path(), writable)
+        open(&self.path, writable)
     }
 }
 
@@ -78,6 +77,27 @@ pub fn disks(sys: &Path) -> io::Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Mounts the partition for volumes that are files, if there is one, and takes it and its disk out of `volumes`. A journal that
+/// a predecessor left is replayed.
+///
+/// # Errors
+/// Linux's.
+pub fn mount(volumes: &mut Vec<Volume>) -> io::Result<Option<Files>> {
+    let label = format!("label:{LABEL}");
+    let Some(at) = volumes.iter().position(|volume| volume.name == label) else { return Ok(None) };
+    let partition = volumes.remove(at);
+    fs::create_dir_all(FOLDER)?;
+    let flags = MountFlags::NOATIME
+        | MountFlags::LAZYTIME
+        | MountFlags::NODEV
+        | MountFlags::NOEXEC
+        | MountFlags::NOSUID;
+    rustix::mount::mount(&partition.path, FOLDER, "ext4", flags, None)?;
+    // Whoever had the whole disk would have this, too.
+    volumes.retain(|volume| volume.device != partition.disk);
+    Ok(Some(Files::new(PathBuf::from(FOLDER), partition.block)))
 }
 
 /// Whether the kernel has read the disk's partitions: it does so before anybody has opened it.
@@ -121,6 +141,7 @@ fn volume(path: &Path, disk: &Path, name: String, device: &str) -> Option<Volume
     let discards = queue("discard_max_bytes") > 0 && queue("write_zeroes_max_bytes") > 0;
     Some(Volume {
         name,
+        path: Path::new(DEV).join(device),
         device: device.to_owned(),
         disk: disk.file_name()?.to_str()?.to_owned(),
         sectors: number(path.join("size")).filter(|sectors| *sectors > 0)?,

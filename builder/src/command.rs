@@ -12,8 +12,12 @@ pub enum Command {
     Build(String),
     /// Destroy a VM of the plan.
     Destroy(String),
-    /// Destroy a VM of the plan and build it again.
+    /// Let a VM of the plan end its work, destroy it and build it again.
     Restart(String),
+    /// Destroy a VM of the plan as it is, and build it again.
+    Kill(String),
+    /// Say what a restart of a VM would do and whom it affects.
+    Plan(String),
     /// Show a node of XenStore and its children.
     Store(String),
     /// Switch the host off.
@@ -27,7 +31,7 @@ pub enum Command {
 pub enum Error {
     /// Not one of ours.
     #[error(
-        "Unknown command; there are: list, build NAME, destroy NAME, restart NAME, store PATH, poweroff, reboot"
+        "Unknown command; there are: list, build NAME, destroy NAME, restart NAME, kill NAME, plan NAME, store PATH, poweroff, reboot"
     )]
     Unknown,
     /// Longer than [`MAX_LINE`].
@@ -43,6 +47,8 @@ impl Command {
             (Some("build"), Some(name)) => Self::Build(name.to_owned()),
             (Some("destroy"), Some(name)) => Self::Destroy(name.to_owned()),
             (Some("restart"), Some(name)) => Self::Restart(name.to_owned()),
+            (Some("kill"), Some(name)) => Self::Kill(name.to_owned()),
+            (Some("plan"), Some(name)) => Self::Plan(name.to_owned()),
             (Some("store"), Some(path)) => Self::Store(path.to_owned()),
             (Some("poweroff"), None) => Self::PowerOff,
             (Some("reboot"), None) => Self::Reboot,
@@ -105,6 +111,10 @@ mod tests {
         assert_eq!(
             lines.push(b"restart x\nstore /local\n"),
             [Ok(Command::Restart("x".into())), Ok(Command::Store("/local".into()))]
+        );
+        assert_eq!(
+            lines.push(b"kill x\nplan y\n"),
+            [Ok(Command::Kill("x".into())), Ok(Command::Plan("y".into()))]
         );
     }
 

@@ -19,7 +19,7 @@ pub enum Missing {
     #[error("{0} has neither MSI nor MSI-X")]
     NoMsi(Address),
     /// What one borrower began could end in the next one's memory.
-    #[error("{0} cannot be reset alone")]
+    #[error("{0} cannot be reset alone, and the VM has no `accept-no-reset`")]
     NoReset(Address),
     /// Linux or Xen refused.
     #[error("{0}")]
@@ -44,25 +44,28 @@ pub fn share_out(plan: &Plan, controllers: &[Controller]) -> Loans {
     };
     let borrowers = || plan.vms.iter().filter(|vm| borrows(vm));
     let mut taken: BTreeSet<Address> = borrowers().flat_map(|vm| &vm.devices).filter_map(named).collect();
-    let mut one = |device: &Device| match device {
+    let mut one = |vm: &Vm, device: &Device| match device {
         Device::Address(text) => {
             let at = |c: &&Controller| named(device) == Some(c.address);
             let found = controllers.iter().find(at).ok_or_else(|| Missing::Absent(text.clone()))?;
-            match (found.has_msi, found.has_reset) {
+            match (found.has_msi, found.has_reset || vm.accept_no_reset.is_some()) {
                 (false, _) => Err(Missing::NoMsi(found.address)),
                 (_, false) => Err(Missing::NoReset(found.address)),
                 _ => Ok(found.address),
             }
         }
         class => {
-            let fits =
-                |c: &&Controller| is_of(c, class) && c.has_msi && c.has_reset && !taken.contains(&c.address);
-            let found = controllers.iter().find(fits).ok_or_else(|| Missing::Class(class.clone()))?;
+            let free = |c: &&Controller| is_of(c, class) && c.has_msi && !taken.contains(&c.address);
+            let unsafely = || controllers.iter().filter(free).find(|_| vm.accept_no_reset.is_some());
+            let found = controllers.iter().filter(free).find(|c| c.has_reset).or_else(unsafely);
+            let found = found.ok_or_else(|| Missing::Class(class.clone()))?;
             taken.insert(found.address);
             Ok(found.address)
         }
     };
-    borrowers().map(|vm| (DomId(vm.domid), vm.devices.iter().map(&mut one).collect())).collect()
+    borrowers()
+        .map(|vm| (DomId(vm.domid), vm.devices.iter().map(|device| one(vm, device)).collect()))
+        .collect()
 }
 
 fn is_of(controller: &Controller, class: &Device) -> bool {
@@ -119,6 +122,31 @@ mod tests {
     }
 
     #[test]
+    fn one_that_cannot_be_reset_is_lent_only_if_the_manifest_accepts_that() {
+        let text = include_str!("../../images/host.toml");
+        let mut plan = ennead_manifest::check("host.toml", text).expect("the shipped manifest is valid");
+        plan.vms.retain(|vm| vm.name == "blkback");
+        let mut controllers = vec![controller("0000:00:1f.2", 0x01_0601, true, false)];
+        let loan = |plan: &Plan, controllers: &[Controller]| {
+            share_out(plan, controllers)
+                .remove(&DomId(8))
+                .expect("it borrows")
+                .map(|loan| loan[0].to_string())
+        };
+        for device in [Device::Class(DeviceClass::Storage), Device::Address("0000:00:1f.2".to_owned())] {
+            plan.vms[0].accept_no_reset = None;
+            plan.vms[0].devices = vec![device];
+            assert!(loan(&plan, &controllers).is_err());
+            plan.vms[0].accept_no_reset = Some("its disk holds nothing of value".to_owned());
+            assert_eq!(loan(&plan, &controllers), Ok("0000:00:1f.2".to_owned()));
+        }
+        // One that can is taken first.
+        plan.vms[0].devices = vec![Device::Class(DeviceClass::Storage)];
+        controllers.push(controller("0000:01:00.0", 0x01_0802, true, true));
+        assert_eq!(loan(&plan, &controllers), Ok("0000:01:00.0".to_owned()));
+    }
+
+    #[test]
     fn one_that_is_named_is_taken_or_the_reason_told() {
         let mut controllers = [
             controller("0000:01:00.0", 0x01_0802, true, true),
@@ -129,7 +157,10 @@ mod tests {
         };
         assert_eq!(disk(&controllers), Ok(vec!["0000:04:00.0".to_owned()]));
         controllers[1].has_reset = false;
-        assert_eq!(disk(&controllers), Err("0000:04:00.0 cannot be reset alone".to_owned()));
+        assert_eq!(
+            disk(&controllers),
+            Err("0000:04:00.0 cannot be reset alone, and the VM has no `accept-no-reset`".to_owned())
+        );
         controllers[1].has_msi = false;
         assert_eq!(disk(&controllers), Err("0000:04:00.0 has neither MSI nor MSI-X".to_owned()));
         assert_eq!(disk(&controllers[..1]), Err("0000:04:00.0 is no controller of this machine".to_owned()));

@@ -1,7 +1,9 @@
 //! Builder on the running host: takes over, then serves until the host ends.
 
+mod handover;
 mod lending;
 mod lives;
+mod restart;
 mod toolstacks;
 
 use std::collections::BTreeMap;
@@ -25,10 +27,9 @@ use crate::guests::Guests;
 use crate::ledger::Ledger;
 use crate::pciback::Pciback;
 use crate::restarts::Restarts;
+use restart::Draining;
 use toolstacks::Toolstack;
 
-/// Until a sealed pciback has nothing to do; it waits longer itself before it goes on.
-const QUIET: Duration = Duration::from_millis(150);
 /// Domain 0, the bootstrapper.
 const DOMAIN_0: DomId = DomId(0);
 /// Bytes taken from the console at once.
@@ -54,6 +55,7 @@ pub struct Host {
     xenstore: Option<XenStore>,
     loans: Loans,
     restarts: Restarts,
+    draining: Option<Draining>,
     guests: Guests,
     toolstacks: BTreeMap<DomId, Toolstack>,
 }
@@ -110,6 +112,7 @@ impl Host {
             xenstore: None,
             loans: Loans::new(),
             restarts: Restarts::default(),
+            draining: None,
             guests,
             toolstacks: BTreeMap::new(),
         })
@@ -144,7 +147,9 @@ impl Host {
         let mut busy = true;
         loop {
             // A toolstack that asks on and on keeps neither the operator nor dead VMs waiting.
-            let pause = if busy { Some(Duration::ZERO) } else { self.restarts.wait(Instant::now()) };
+            let due = self.restarts.wait(Instant::now());
+            let pause =
+                if busy { Some(Duration::ZERO) } else { due.into_iter().chain(self.drain_wait()).min() };
             match self.events.wait(pause)? {
                 Some(port) if port == self.died => self.look()?,
                 Some(port) if port == self.typed => self.read_console()?,
@@ -153,6 +158,7 @@ impl Host {
                 Some(_) | None => {}
             }
             busy = self.serve_toolstacks();
+            self.end_drain();
             self.restart_due()?;
         }
     }
@@ -222,10 +228,11 @@ impl Host {
         pciback.seal()?;
         // Xen takes away what only its start needed.
         let sealed = self.control.sid_of(&context(&Kind::Pciback.running_type()))?;
-        // Once it is quiet: for a moment Xen (flask_relabel_domain) takes it for another VM of its own type, and refuses what it does
-        // with its own memory.
-        std::thread::sleep(QUIET);
+        // It stands still: for a moment Xen (flask_relabel_domain) takes it for another VM of its own type, and would refuse what it
+        // does with its own memory.
+        self.control.pause(domid)?;
         self.control.relabel(domid, sealed).context("Cannot seal pciback")?;
+        self.control.unpause(domid)?;
         info!(domid = domid.0, r#type = %Kind::Pciback.running_type(), "sealed");
         self.pciback = Some(pciback);
         Ok(())
@@ -264,6 +271,8 @@ impl Host {
             }
             Command::Destroy(name) => self.destroy(&name),
             Command::Restart(name) => self.restart(&name),
+            Command::Kill(name) => self.kill(&name),
+            Command::Plan(name) => self.plan(&name),
             Command::Store(path) => self.show(&path),
             Command::PowerOff => self.pciback()?.power_off(),
             Command::Reboot => self.pciback()?.reboot(),

@@ -175,6 +175,16 @@ impl Ledger {
         Ok(entry.vm.clone())
     }
 
+    /// A VM's successor runs in its place, under another domid.
+    pub fn succeed(&mut self, old: DomId, new: Vm) {
+        if let Some(mut entry) = self.entries.remove(&old) {
+            let domid = DomId(new.domid);
+            entry.vm = new;
+            entry.runs();
+            self.entries.insert(domid, entry);
+        }
+    }
+
     fn by_name(&mut self, name: &str) -> Result<&mut Entry, Error> {
         self.entries
             .values_mut()

@@ -41,8 +41,8 @@ impl Pciback {
         self.domid
     }
 
-    pub(crate) fn seize(&mut self, address: Address) -> anyhow::Result<()> {
-        self.ask(Request::Seize { address }, &Reply::Seized)
+    pub(crate) fn seize(&mut self, address: Address, without_reset: bool) -> anyhow::Result<()> {
+        self.ask(Request::Seize { address, without_reset }, &Reply::Seized)
     }
 
     pub(crate) fn lend(&mut self, borrower: DomId, address: Address) -> anyhow::Result<()> {

@@ -13,7 +13,10 @@ Exit codes:
   1  the host refused, or what was waited for did not come
   2  wrong usage, or a file that cannot be read or is not right
   3  the host cannot be reached, or does not answer
-  4  there is no such guest
+  4  there is no such guest, or no such volume
+
+Without --host and --profile the host is that of $ENNEAD_HOST or of the profile $ENNEAD_PROFILE; else of the
+first profile that is there: ./out/profile.toml, ~/.config/ennead/profile.toml; else unix:out/toolstack.sock.
 
 With --json the standard output gets JSON, for events an object a line, and the standard error an
 object `error` with its `kind`, `message` and `help`.";
@@ -24,15 +27,11 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
     /// The host: `unix:` and the path of its toolstack's socket
-    #[arg(
-        long,
-        global = true,
-        env = "ENNEAD_HOST",
-        hide_env_values = true,
-        value_name = "URL",
-        default_value = "unix:out/toolstack.sock"
-    )]
-    pub(crate) host: Address,
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "profile")]
+    pub(crate) host: Option<Address>,
+    /// A file that says where the host is on the network, and who asks
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
     /// Show JSON, for programs
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -94,6 +93,11 @@ pub(crate) enum Command {
         #[arg(long)]
         follow: bool,
     },
+    /// List, create, copy, enlarge and delete volumes, which guests have as disks (`source = "volume:NAME"`)
+    Volume {
+        #[command(subcommand)]
+        command: Volume,
+    },
     /// Show the host: what guests may use, and its service VMs
     Host,
     /// Show a guest's configuration in xl's syntax as TOML
@@ -106,6 +110,66 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    /// List the volumes
+    List,
+    /// Create a volume of zeroes, and wait until it is there
+    Create {
+        #[command(flatten)]
+        name: VolumeName,
+        /// Its size: a number with K, M, G or T behind it
+        #[arg(long, value_parser = size)]
+        size: u64,
+        /// The VM that is to keep it
+        #[arg(long, value_name = "NAME")]
+        backend: Option<String>,
+    },
+    /// Create a volume with the content of another, which no guest may have meanwhile, and wait until it is there
+    Copy {
+        /// The other
+        #[arg(value_parser = volume_name)]
+        from: String,
+        #[command(flatten)]
+        name: VolumeName,
+    },
+    /// Make a volume larger that no guest has, and wait until it is there
+    Resize {
+        #[command(flatten)]
+        name: VolumeName,
+        /// Its new size
+        #[arg(long, value_parser = size)]
+        size: u64,
+    },
+    /// Delete a volume that no guest has, with all that is on it
+    Delete(VolumeName),
+}
+
+/// A volume.
+#[derive(Debug, clap::Args)]
+pub(crate) struct VolumeName {
+    /// The volume's name
+    #[arg(value_parser = volume_name)]
+    pub(crate) name: String,
+}
+
+fn volume_name(text: &str) -> Result<String, String> {
+    let name = text.parse::<ennead_volumes::Name>();
+    name.map(|name| name.to_string()).map_err(|e| e.to_string())
+}
+
+/// A size in bytes; the letters stand for powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let wrong = || "a number with K, M, G or T behind it, such as 10G".to_owned();
+    let (number, bits) = UNITS
+        .iter()
+        .find_map(|(letter, bits)| Some((text.strip_suffix(*letter)?, *bits)))
+        .ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_shl(bits).filter(|bytes| bytes >> bits == number && number > 0).ok_or_else(wrong)
 }
 
 /// A guest.
@@ -138,6 +202,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("1K"), Ok(1024));
+        assert_eq!(size("10G"), Ok(10 << 30));
+        for wrong in ["", "5", "G", "0M", "-1M", "1.5G", "1GB", "99999999999T"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert!(volume_name("../a").is_err() && volume_name("data-1").is_ok());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::cli::{Cli, Command, Name};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{console, create, show};
+use crate::{console, create, host, show, volume};
 
 /// How often a guest that shuts down is looked at.
 const GLANCE: Duration = Duration::from_millis(500);
@@ -19,7 +19,7 @@ const GLANCE: Duration = Duration::from_millis(500);
 pub(crate) fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::local(format!("Cannot start: {error}"), ""))?;
-    let client = Client::new(cli.host).patience(cli.timeout);
+    let client = host::client(cli.host, cli.profile)?.patience(cli.timeout);
     let done = runtime.block_on(obey(&client, output, cli.command));
     // Not waiting for whoever reads from the terminal.
     runtime.shutdown_background();
@@ -73,6 +73,7 @@ async fn obey(client: &Client, output: Output, command: Command) -> Result<(), F
             }
             Ok(())
         }
+        Command::Volume { command } => volume::run(client, output, command).await,
         Command::Host => {
             let host = client.host().await?;
             output.show(&host, || show::host(&host))

@@ -52,7 +52,11 @@ impl Failure {
             Self::Unread => 0,
             Self::Waited { .. } => 1,
             Self::Configuration(_) | Self::Local { .. } => 2,
-            Self::Host(Error::Refused(error)) if error.kind == ErrorKind::NoSuchGuest => 4,
+            Self::Host(Error::Refused(error))
+                if matches!(error.kind, ErrorKind::NoSuchGuest | ErrorKind::NoSuchVolume) =>
+            {
+                4
+            }
             Self::Host(Error::Refused(_)) => 1,
             Self::Host(_) => 3,
         }

@@ -6,10 +6,12 @@ mod commands;
 mod console;
 mod create;
 mod failure;
+mod host;
 mod output;
 mod show;
 mod table;
 mod text;
+mod volume;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,8 @@
 //! What the host says, for people.
 
-use ennead_api::{Event, Guest, GuestInfo, Host, State, UsedImage, What};
+use std::io::IsTerminal as _;
+
+use ennead_api::{Event, Guest, GuestInfo, Host, State, UsedImage, Volume, Volumes, What};
 use ennead_guest::BootFile;
 
 use crate::table::{Align, pairs, table};
@@ -8,6 +10,8 @@ use crate::text::{bytes, duration, printable, time};
 
 /// What stands where there is nothing.
 const NONE: &str = "-";
+/// What the manifest has accepted.
+const NO_IOMMU: &str = "NO IOMMU: each device of this host reaches all of its memory";
 /// What stands where a guest is not given a kernel.
 const ITS_OWN: &str = "the one on its disk";
 
@@ -94,7 +98,45 @@ pub(crate) fn host(host: &Host) -> String {
             service.restarts.to_string(),
         ]
     });
-    format!("{}\n{}", pairs(&rows), table(&columns, services.collect()))
+    let shown = format!("{}\n{}", pairs(&rows), table(&columns, services.collect()));
+    if host.iommu { shown } else { format!("{}\n{shown}", alarming(NO_IOMMU)) }
+}
+
+/// Red on a terminal.
+fn alarming(text: &str) -> String {
+    if std::io::stdout().is_terminal() { format!("\x1b[1;31m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+pub(crate) fn volumes(all: &Volumes) -> String {
+    let columns = [
+        ("NAME", Align::Left),
+        ("SIZE", Align::Right),
+        ("STATE", Align::Left),
+        ("USED BY", Align::Left),
+        ("KEPT BY", Align::Left),
+    ];
+    let row = |volume: &Volume| {
+        let used_by = if volume.used_by.is_empty() { NONE.to_owned() } else { volume.used_by.join(" ") };
+        vec![volume.name.clone(), bytes(volume.bytes), made(volume), used_by, volume.backend.clone()]
+    };
+    let rows = all.volumes.iter().map(row).collect();
+    format!("{}\n{} are free\n", table(&columns, rows), bytes(all.free_bytes))
+}
+
+/// One volume in one line.
+pub(crate) fn volume(volume: &Volume) -> String {
+    printable(&format!("{}: {}, {}", volume.name, bytes(volume.bytes), made(volume))) + "\n"
+}
+
+/// How far it is.
+fn made(volume: &Volume) -> String {
+    match volume.made_bytes {
+        None => "ready".to_owned(),
+        Some(done) => {
+            let percent = u128::from(done) * 100 / u128::from(volume.bytes.max(1));
+            format!("being made, {percent} %")
+        }
+    }
 }
 
 pub(crate) fn event(event: &Event) -> String {

@@ -47,9 +47,10 @@ impl Tap for TestTap {
         Ok(Some(length))
     }
 
-    fn send(&mut self, header: &VnetHeader, packet: &[u8]) -> io::Result<()> {
-        self.from_guest.lock().unwrap().push_back((*header, packet.to_vec()));
-        Ok(())
+    fn send(&mut self, packets: &[(VnetHeader, &[u8])]) -> Vec<bool> {
+        let sent = packets.iter().map(|(header, packet)| (*header, packet.to_vec()));
+        self.from_guest.lock().unwrap().extend(sent);
+        vec![true; packets.len()]
     }
 }
 

@@ -85,6 +85,11 @@ impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
         Ok(Pass { tx, rx, wants_packets: self.rx.wants_packets() })
     }
 
+    /// The bridge has no packet for the guest: the next pass does not ask for one.
+    pub const fn no_packets_yet(&mut self) {
+        self.rx.no_packets_yet();
+    }
+
     /// The port of the bridge.
     pub const fn tap(&self) -> &T {
         &self.tap

@@ -70,6 +70,8 @@ pub struct Receive<P> {
     buffer: Vec<u8>,
     /// Read, but the guest has not enough buffers for it; its bytes are at the buffer's start.
     held: Option<Packet>,
+    /// The tap has no packet: it is not asked this time.
+    no_packets: bool,
     counts: Counts,
 }
 
@@ -98,6 +100,7 @@ impl<P: SharedPage> Receive<P> {
             posted: VecDeque::new(),
             buffer: vec![0; ROUND],
             held: None,
+            no_packets: false,
             counts: Counts::default(),
         }
     }
@@ -106,6 +109,11 @@ impl<P: SharedPage> Receive<P> {
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// The tap has no packet: the next round does not ask for one.
+    pub const fn no_packets_yet(&mut self) {
+        self.no_packets = true;
     }
 
     /// Whether a packet waits for buffers.
@@ -150,12 +158,14 @@ impl<P: SharedPage> Receive<P> {
     /// Packets for which the guest has buffers; one more may be held.
     fn read(&mut self, tap: &mut impl Tap) -> io::Result<Vec<Packet>> {
         let (mut packets, mut room, mut used) = (Vec::new(), self.posted.len(), 0);
+        let no_packets = std::mem::take(&mut self.no_packets);
         while packets.len() < ROUND_PACKETS
             && room > 0
             && used + PACKET_PAGES * PAGE_SIZE <= self.buffer.len()
         {
             let packet = match self.held.take() {
                 Some(held) => held,
+                None if no_packets => break,
                 None => match self.read_one(tap, used)? {
                     Next::Packet(packet) => packet,
                     Next::Dropped => continue,

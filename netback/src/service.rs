@@ -31,6 +31,9 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
         .keep_read("/sys/class/net")
         .keep_read("/sys/devices")
         .keep_write("/sys/devices/virtual/net")
+        .keep_call(libc::SYS_io_uring_setup)
+        .keep_call(libc::SYS_io_uring_enter)
+        .keep_call(libc::SYS_io_uring_register)
         .keep_capabilities(CapabilitySet::NET_ADMIN)
         .enter()
         .context("Cannot drop privileges")?;

@@ -17,11 +17,8 @@ pub trait Tap: Send {
     /// The port is of no more use.
     fn receive(&mut self, header: &mut VnetHeader, packet: &mut [u8]) -> io::Result<Option<usize>>;
 
-    /// Sends a packet of the guest's.
-    ///
-    /// # Errors
-    /// It was dropped.
-    fn send(&mut self, header: &VnetHeader, packet: &[u8]) -> io::Result<()>;
+    /// Sends packets of the guest's. Gives which of them were not dropped.
+    fn send(&mut self, packets: &[(VnetHeader, &[u8])]) -> Vec<bool>;
 }
 
 impl Tap for TapDevice {
@@ -29,7 +26,7 @@ impl Tap for TapDevice {
         Self::receive(self, header, packet)
     }
 
-    fn send(&mut self, header: &VnetHeader, packet: &[u8]) -> io::Result<()> {
-        Self::send(self, header, packet)
+    fn send(&mut self, packets: &[(VnetHeader, &[u8])]) -> Vec<bool> {
+        self.send_many(packets)
     }
 }

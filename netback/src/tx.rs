@@ -10,7 +10,7 @@ use crate::filter::{Filter, Forbidden};
 use crate::gather::{self, Broken, Packet};
 use crate::headers::ETHERNET;
 use crate::netif::{MAX_PACKET, RSP_ERROR, RSP_NULL, RSP_OKAY, TX_SLOT, tx_response};
-use crate::offload::to_tap;
+use crate::offload::{VnetHeader, to_tap};
 use crate::rate::Bucket;
 use crate::tap::Tap;
 
@@ -175,8 +175,24 @@ impl<P: SharedPage> Transmit<P> {
     /// Sends what may pass and answers everything.
     fn send(&mut self, tap: &mut impl Tap, placed: &[Placed], copied: &[bool]) {
         let (mut record, mut responses) = ([0; RECORD], Vec::new());
-        for (Placed { packet, start }, copied) in placed.iter().zip(copied) {
-            let status = self.send_one(tap, packet, *start, *copied);
+        let judged: Vec<Result<VnetHeader, i16>> =
+            placed.iter().zip(copied).map(|(placed, copied)| self.judge(placed, *copied)).collect();
+        let bytes = |Placed { packet, start }: &Placed| {
+            self.buffer.get(*start..start + usize::from(packet.size)).unwrap_or_default()
+        };
+        let passing = placed.iter().zip(&judged);
+        let passing: Vec<(VnetHeader, &[u8])> =
+            passing.filter_map(|(placed, judged)| Some((judged.ok()?, bytes(placed)))).collect();
+        for ((_, bytes), sent) in passing.iter().zip(tap.send(&passing)) {
+            if sent {
+                self.counts.packets += 1;
+                self.counts.bytes += bytes.len() as u64;
+            } else {
+                self.counts.full += 1;
+            }
+        }
+        for (Placed { packet, .. }, judged) in placed.iter().zip(judged) {
+            let status = judged.err().unwrap_or(RSP_OKAY);
             for slot in &packet.slots {
                 if slot.is_none() {
                     mark_extra(&mut record, responses.len());
@@ -187,30 +203,23 @@ impl<P: SharedPage> Transmit<P> {
         self.ring.publish(&record, &responses);
     }
 
-    fn send_one(&mut self, tap: &mut impl Tap, packet: &Packet, start: usize, copied: bool) -> i16 {
+    /// The header with which a packet is sent, or what is answered at once.
+    fn judge(&mut self, Placed { packet, start }: &Placed, copied: bool) -> Result<VnetHeader, i16> {
         let size = usize::from(packet.size);
-        let bytes = self.buffer.get_mut(start..start + size).filter(|_| copied && size >= ETHERNET);
+        let bytes = self.buffer.get_mut(*start..start + size).filter(|_| copied && size >= ETHERNET);
         let Some(bytes) = bytes else {
             self.counts.errors += 1;
-            return RSP_ERROR;
+            return Err(RSP_ERROR);
         };
         if let Err(why) = self.filter.check(bytes) {
             self.forbidden = Some(why);
             self.counts.forbidden += 1;
-            return RSP_OKAY;
+            return Err(RSP_OKAY);
         }
-        let Ok(header) = to_tap(bytes, packet.blank, packet.gso) else {
+        to_tap(bytes, packet.blank, packet.gso).map_err(|_| {
             self.counts.errors += 1;
-            return RSP_ERROR;
-        };
-        match tap.send(&header, bytes) {
-            Ok(()) => {
-                self.counts.packets += 1;
-                self.counts.bytes += u64::from(packet.size);
-            }
-            Err(_) => self.counts.full += 1,
-        }
-        RSP_OKAY
+            RSP_ERROR
+        })
     }
 }
 

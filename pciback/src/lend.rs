@@ -66,8 +66,8 @@ impl Rights for Control {
 /// A device that can be lent.
 #[derive(Debug)]
 struct Seized {
-    /// Writing `1` resets it.
-    reset: File,
+    /// Writing `1` resets it; `None`: it cannot be reset, and the manifest accepts that.
+    reset: Option<File>,
     bars: Vec<Bar>,
 }
 
@@ -85,13 +85,13 @@ impl<X: Rights> Lender<X> {
         Self { sysfs: sysfs.to_owned(), xen, seized: BTreeMap::new() }
     }
 
-    /// Binds a function to xen-pciback, which resets it. Nothing more when it is already.
+    /// Binds a function to xen-pciback, which resets it. Nothing more when it is already. Whether it can be reset.
     ///
     /// # Errors
-    /// When Linux refuses, or the function cannot be reset.
-    pub fn seize(&mut self, address: Address) -> anyhow::Result<()> {
-        if self.seized.contains_key(&address) {
-            return Ok(());
+    /// When Linux refuses, or the function cannot be reset and must be.
+    pub fn seize(&mut self, address: Address, without_reset: bool) -> anyhow::Result<bool> {
+        if let Some(seized) = self.seized.get(&address) {
+            return Ok(seized.reset.is_some());
         }
         let bus = self.sysfs.join("bus/pci");
         let device = bus.join("devices").join(address.to_string());
@@ -104,13 +104,18 @@ impl<X: Rights> Lender<X> {
         let bound = fs::read_link(&driver).unwrap_or_default();
         ensure!(bound.ends_with(DRIVER), "xen-pciback did not take {address}");
         let path = device.join("reset");
-        let reset = OpenOptions::new().write(true).open(&path);
-        let reset = reset.with_context(|| format!("Cannot open {}: it cannot be reset", path.display()))?;
+        let reset = match OpenOptions::new().write(true).open(&path) {
+            Err(e) if without_reset && e.kind() == io::ErrorKind::NotFound => None,
+            reset => {
+                Some(reset.with_context(|| format!("Cannot open {}: it cannot be reset", path.display()))?)
+            }
+        };
+        let can_reset = reset.is_some();
         let path = device.join("resource");
         let text = fs::read_to_string(&path).with_context(|| format!("Cannot read {}", path.display()))?;
         let bars = bars(&text).with_context(|| format!("{} is not understood", path.display()))?;
         self.seized.insert(address, Seized { reset, bars });
-        Ok(())
+        Ok(can_reset)
     }
 
     /// Resets a seized function and gives a VM, which must not run yet, its rights.
@@ -121,7 +126,9 @@ impl<X: Rights> Lender<X> {
         let seized = self.seized.get(&address).with_context(|| format!("{address} is not seized"))?;
         self.await_release(to)?;
         // What the last borrower began must not end in the next one's memory.
-        (&seized.reset).write_all(b"1").with_context(|| format!("Cannot reset {address}"))?;
+        if let Some(mut reset) = seized.reset.as_ref() {
+            reset.write_all(b"1").with_context(|| format!("Cannot reset {address}"))?;
+        }
         self.xen.assign(to, address)?;
         seized.bars.iter().try_for_each(|bar| self.xen.allow(to, *bar))
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ennead_channel::{Error, Offer, Server, Tagged, line};
 use ennead_runtime::boot::{ClientVm, VmName};
-use ennead_xen::{EventChannels, GrantRef, Port};
+use ennead_xen::{EventChannels, GrantRef, GrantedPage, Port};
 use rustix::event::{Timespec, epoll};
 use tracing::{info, warn};
 
@@ -118,7 +118,7 @@ fn run<O: Read + Write + AsFd, I: Inside>(mut relay: Relay<O, I>) -> anyhow::Res
 /// The toolstack's channel.
 #[derive(Debug)]
 struct Channel {
-    server: Server<line::Line>,
+    server: Server<line::Line, GrantedPage>,
     events: EventChannels,
 }
 

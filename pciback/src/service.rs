@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use ennead_channel::pciback::{Address, Controller, Reply, Request, controllers_in_parts};
 use ennead_channel::{FIRST_GREF, Offer, Pciback, Server, Tagged, Text};
 use ennead_runtime::{CapabilitySet, Health, Runtime, Sandbox, power_off, restart};
-use ennead_xen::{Control, DomId, EventChannels, GrantRef};
+use ennead_xen::{Control, DomId, EventChannels, GrantRef, GrantedPage};
 use tracing::{error, info, warn};
 
 use crate::bus::{self, Function};
@@ -19,8 +19,6 @@ use crate::publish::Publisher;
 /// The client that is no toolstack.
 const BUILDER: &str = "builder";
 const SYSFS: &str = "/sys";
-/// How long nothing is begun after it was sealed.
-const QUIET: Duration = Duration::from_millis(500);
 /// How long Builder may leave an answer unread before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -38,7 +36,7 @@ enum Then {
 pub struct Service {
     health: Option<Health>,
     events: EventChannels,
-    builder: Server<Pciback>,
+    builder: Server<Pciback, GrantedPage>,
     xenstore: Option<Publisher>,
     /// Until sealed; then each has its thread.
     lines: Vec<Line>,
@@ -125,7 +123,9 @@ impl Service {
     fn answer(&mut self, request: &Request) -> (Vec<Reply>, Then) {
         let replies = match *request {
             Request::Controllers => self.controllers(),
-            Request::Seize { address } => done(self.seize(address), Reply::Seized),
+            Request::Seize { address, without_reset } => {
+                done(self.seize(address, without_reset), Reply::Seized)
+            }
             Request::Lend { domid, address } => done(self.lend(DomId(domid), address), Reply::Lent),
             Request::Seal => return (vec![Reply::Sealed], Then::Seal),
             Request::PowerOff => return (vec![Reply::PoweringOff], Then::PowerOff),
@@ -151,10 +151,10 @@ impl Service {
         controllers_in_parts(&controllers)
     }
 
-    fn seize(&mut self, address: Address) -> anyhow::Result<()> {
+    fn seize(&mut self, address: Address, without_reset: bool) -> anyhow::Result<()> {
         ensure!(!self.sealed, "pciback is sealed");
-        self.lender.seize(address)?;
-        info!(%address, "seized");
+        let can_reset = self.lender.seize(address, without_reset)?;
+        info!(%address, can_reset, "seized");
         Ok(())
     }
 
@@ -168,13 +168,9 @@ impl Service {
     fn publish(&mut self) {
         let Some(xenstore) = self.xenstore.take() else { return };
         let functions = self.functions.clone();
-        std::thread::spawn(move || {
-            // Builder relabels this VM meanwhile, and wants it quiet.
-            std::thread::sleep(QUIET);
-            match xenstore.publish(&functions) {
-                Ok(count) => info!(count, "published"),
-                Err(e) => warn!(cause = %format!("{e:#}"), "not-published"),
-            }
+        std::thread::spawn(move || match xenstore.publish(&functions) {
+            Ok(count) => info!(count, "published"),
+            Err(e) => warn!(cause = %format!("{e:#}"), "not-published"),
         });
     }
 

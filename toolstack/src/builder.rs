@@ -71,6 +71,8 @@ pub struct Limits {
     pub vcpus: u32,
     /// Guests.
     pub guests: u32,
+    /// Whether the host's devices are kept to their VMs' memory.
+    pub iommu: bool,
 }
 
 /// A channel to Builder; a trait so that tests do without Xen.
@@ -192,7 +194,7 @@ impl Builder {
     /// Tells of the window; ends the building of what is half built.
     pub async fn hello(&self) -> Result<Limits, Error> {
         let reply = self.order(What::Hello, Vec::new()).await;
-        typed!(reply, "the greeting", Reply::Limits { memory_mib, vcpus, guests } => Limits { memory_mib, vcpus, guests })
+        typed!(reply, "the greeting", Reply::Limits { memory_mib, vcpus, guests, iommu } => Limits { memory_mib, vcpus, guests, iommu })
     }
 
     /// Begins to build a guest; gives its domid. The same `key` again builds nothing.

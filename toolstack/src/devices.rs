@@ -1,8 +1,11 @@
 //! A guest's disks and NICs: who serves them, and what stands of them in XenStore, as xl writes it.
 
+use std::net::Ipv4Addr;
+
 use ennead_api::{ApiError, ErrorKind};
 use ennead_guest::{Disk, GuestConfig, Vif, vdev_number};
 use ennead_runtime::boot::{BackendVm, DeviceKind};
+use ennead_volumes::{Name, Unfit};
 use ennead_xen::DomId;
 
 use crate::problem::Problem;
@@ -26,9 +29,26 @@ pub struct Device {
     pub back: Vec<(&'static str, String)>,
     /// What the guest finds, below its own.
     pub front: Vec<(&'static str, String)>,
+    /// The volume that it is, if it is one.
+    pub volume: Option<Name>,
 }
 
 impl Device {
+    /// A toolstack's own network interface: it has this address and no other. What is `unique` decides its hardware's address.
+    #[must_use]
+    pub fn own_vif(backend: DomId, unique: &str, address: Ipv4Addr) -> Self {
+        let mac = made_up(unique, 0);
+        let back = [("handle", "0"), ("mac", &mac), ("bridge", DEFAULT_BRIDGE), ("ip", &address.to_string())];
+        Self {
+            kind: DeviceKind::Vif,
+            handle: 0,
+            backend,
+            back: back.map(|(name, value)| (name, value.to_owned())).into(),
+            front: vec![("handle", "0".to_owned()), ("mac", mac)],
+            volume: None,
+        }
+    }
+
     /// The directory of the backend.
     #[must_use]
     pub fn backend_path(&self, guest: u16) -> String {
@@ -48,17 +68,22 @@ pub fn backend_root(backend: DomId, kind: DeviceKind, guest: u16) -> String {
     format!("{}/backend/{}/{guest}", home(backend.0), kind.as_str())
 }
 
-/// The devices of a guest. `uuid` is its own: addresses that it does not choose are made of it, so they stay.
+/// The devices of a guest of this toolstack. `uuid` is its own: addresses that it does not choose are made of it, so they stay.
 ///
 /// # Errors
 /// When nobody serves one.
-pub fn devices(config: &GuestConfig, uuid: &str, backends: &[BackendVm]) -> Result<Vec<Device>, Problem> {
-    let disks = config.disks.iter().map(|disk| of_disk(disk, backends));
+pub fn devices(
+    config: &GuestConfig,
+    uuid: &str,
+    toolstack: u16,
+    backends: &[BackendVm],
+) -> Result<Vec<Device>, Problem> {
+    let disks = config.disks.iter().map(|disk| of_disk(disk, toolstack, backends));
     let vifs = config.vifs.iter().zip(0..).map(|(vif, n)| of_vif(vif, n, uuid, backends));
     disks.chain(vifs).collect()
 }
 
-fn of_disk(disk: &Disk, backends: &[BackendVm]) -> Result<Device, Problem> {
+fn of_disk(disk: &Disk, toolstack: u16, backends: &[BackendVm]) -> Result<Device, Problem> {
     let backend = server(DeviceKind::Vbd, disk.backend.as_deref(), &disk.vdev, backends)?;
     let Some(source) = &disk.source else {
         let message = format!("The drive `{}` has no disc", disk.vdev);
@@ -66,13 +91,17 @@ fn of_disk(disk: &Disk, backends: &[BackendVm]) -> Result<Device, Problem> {
     };
     let invalid = || ApiError::new(ErrorKind::Invalid, format!("`{}` is no virtual disk", disk.vdev));
     let handle = vdev_number(&disk.vdev).ok_or_else(invalid)?;
+    let unfit = |e: Unfit| ApiError::new(ErrorKind::Invalid, format!("`{source}` is no volume: {e}"));
+    let volume = ennead_volumes::of_source(source).transpose().map_err(unfit)?;
+    let params =
+        volume.as_ref().map_or_else(|| source.clone(), |name| ennead_volumes::params(toolstack, name));
     let kind = if disk.cdrom { "cdrom" } else { "disk" };
     Ok(Device {
         kind: DeviceKind::Vbd,
         handle,
         backend,
         back: vec![
-            ("params", source.clone()),
+            ("params", params),
             ("type", "volume".to_owned()),
             ("mode", disk.access.as_str().to_owned()),
             ("dev", disk.vdev.clone()),
@@ -80,6 +109,7 @@ fn of_disk(disk: &Disk, backends: &[BackendVm]) -> Result<Device, Problem> {
             ("device-type", kind.to_owned()),
         ],
         front: vec![("virtual-device", handle.to_string()), ("device-type", kind.to_owned())],
+        volume,
     })
 }
 
@@ -103,6 +133,7 @@ fn of_vif(vif: &Vif, handle: u32, uuid: &str, backends: &[BackendVm]) -> Result<
         backend,
         back,
         front: vec![("handle", handle.to_string()), ("mac", mac)],
+        volume: None,
     })
 }
 
@@ -166,7 +197,7 @@ mod tests {
             "disk = [{ vdev = \"xvda\", source = \"label:web\" }, { vdev = \"xvdb\", source = \"d\", backend = \"more\", access = \"r\" }]\n\
              vif = [{ bridge = \"lan\", ip = [\"10.0.0.7\"], rate = \"1MB/s\" }]",
         );
-        let found = devices(&config, "u", &backends()).unwrap();
+        let found = devices(&config, "u", 7, &backends()).unwrap();
         let short: Vec<_> = found.iter().map(|d| (d.kind, d.handle, d.backend.0)).collect();
         assert_eq!(
             short,
@@ -184,12 +215,24 @@ mod tests {
     }
 
     #[test]
+    fn volumes_are_the_toolstacks() {
+        let found =
+            devices(&config("disk = [{ vdev = \"xvda\", source = \"volume:web\" }]"), "u", 7, &backends());
+        let disk = &found.unwrap()[0];
+        assert_eq!(value(&disk.back, "params"), "volume:7/web");
+        assert_eq!(disk.volume.as_ref().map(Name::as_str), Some("web"));
+        let wrong =
+            devices(&config("disk = [{ vdev = \"xvda\", source = \"volume:8/web\" }]"), "u", 7, &backends());
+        assert_eq!(wrong.unwrap_err().kind, ErrorKind::Invalid);
+    }
+
+    #[test]
     fn what_nobody_serves_is_refused() {
         let disk = config("disk = [{ vdev = \"xvda\", source = \"d\", backend = \"net\" }]");
-        let error = devices(&disk, "u", &backends()).unwrap_err();
+        let error = devices(&disk, "u", 7, &backends()).unwrap_err();
         assert_eq!(error.message, "`net` does not serve `xvda` to this tenant's guests");
         let vif = config("vif = [{}]");
-        let error = devices(&vif, "u", &backends()[..2]).unwrap_err();
+        let error = devices(&vif, "u", 7, &backends()[..2]).unwrap_err();
         assert_eq!(error.message, "No VM of this host serves `vif 0` to this tenant's guests");
     }
 

@@ -20,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, mpsc};
@@ -74,6 +75,7 @@ where
 }
 
 async fn respond(manager: Rc<Manager>, request: Request<Incoming>) -> hyper::Response<Body> {
+    let _open = manager.work.begin().await;
     let answer = answer(&manager, request).await.unwrap_or_else(|problem| Answer::problem(&problem));
     let response = answer.into_response();
     let class = response.status().as_u16() / 100;
@@ -98,6 +100,23 @@ async fn answer(manager: &Rc<Manager>, request: Request<Incoming>) -> Result<Ans
         ["v1", "host"] if get => Answer::json(&manager.host().await?),
         ["v1", "images"] if get => Answer::json(&manager.show_images()),
         ["v1", "images", id] => image(manager, id, &method, request).await,
+        ["v1", "volumes"] if get => Answer::json(&manager.volumes().await?),
+        ["v1", "volumes"] if method == Method::POST => {
+            let wanted = json(request, "volume to create").await?;
+            let task = Rc::clone(manager).create_volume(wanted);
+            let volume = done(tokio::task::spawn_local(task)).await?;
+            Ok(Answer::json(&volume)?.with(StatusCode::CREATED))
+        }
+        ["v1", "volumes", name] if method == Method::DELETE => {
+            let task = Rc::clone(manager).delete_volume(name.to_owned());
+            done(tokio::task::spawn_local(task)).await?;
+            Ok(Answer::empty(StatusCode::NO_CONTENT))
+        }
+        ["v1", "volumes", name, "grow"] if method == Method::POST => {
+            let wanted = json(request, "size of a volume").await?;
+            let task = Rc::clone(manager).grow_volume(name.to_owned(), wanted);
+            Answer::json(&done(tokio::task::spawn_local(task)).await?)
+        }
         ["v1", "events"] if get => Ok(events(manager, request.uri().query())),
         ["v1", "guests", name] => guest(manager, known(name)?, &method).await,
         ["v1", "guests", name, "log"] if get => {
@@ -107,7 +126,9 @@ async fn answer(manager: &Rc<Manager>, request: Request<Incoming>) -> Result<Ans
         }
         ["v1", "guests", name, "console"] if get => console::attach(manager, known(name)?, request),
         ["v1", "guests", name, action] => act(manager, known(name)?, action, &method).await,
-        ["metrics"] | ["v1", "guests" | "host" | "images" | "events"] => Err(not_allowed(&method)),
+        ["metrics"] | ["v1", "guests" | "host" | "images" | "events" | "volumes"] => {
+            Err(not_allowed(&method))
+        }
         _ => Err(not_found()),
     }
 }
@@ -157,6 +178,14 @@ async fn act(manager: &Rc<Manager>, name: &str, action: &str, method: &Method) -
 
 async fn create(manager: &Rc<Manager>, request: Request<Incoming>) -> Result<Answer, Problem> {
     let key = key(request.headers())?;
+    let wanted: CreateGuest = json(request, "guest to create").await?;
+    let task = Rc::clone(manager).create(wanted, key);
+    let name = done(tokio::task::spawn_local(task)).await?;
+    Ok(Answer::json(&manager.show(&name).await?)?.with(StatusCode::CREATED))
+}
+
+/// A request's body, which is to be such a thing.
+async fn json<T: DeserializeOwned>(request: Request<Incoming>, what: &str) -> Result<T, Problem> {
     let body = Limited::new(request.into_body(), MAX_JSON).collect();
     let too_long = |e: Box<dyn std::error::Error + Send + Sync>| {
         let kind =
@@ -164,13 +193,8 @@ async fn create(manager: &Rc<Manager>, request: Request<Incoming>) -> Result<Ans
         ApiError::new(kind, format!("The request's body cannot be read: {e}"))
     };
     let body = timeout(PATIENCE, body).await.map_err(|_| slow())?.map_err(too_long)?.to_bytes();
-    let wrong =
-        |e| ApiError::new(ErrorKind::Invalid, format!("The request's body is no guest to create: {e}"));
-    let wanted: CreateGuest = serde_json::from_slice(&body).map_err(wrong)?;
-    drop(body);
-    let task = Rc::clone(manager).create(wanted, key);
-    let name = done(tokio::task::spawn_local(task)).await?;
-    Ok(Answer::json(&manager.show(&name).await?)?.with(StatusCode::CREATED))
+    let wrong = |e| ApiError::new(ErrorKind::Invalid, format!("The request's body is no {what}: {e}"));
+    serde_json::from_slice(&body).map_err(wrong)
 }
 
 fn slow() -> Problem {

@@ -8,7 +8,9 @@
 //! | `console` | the guests' consoles, in a process of their own |
 //! | `builder`, `xenstore`, `line` | the ways to Builder, XenStore and the operator |
 //! | `manager` | the guests' lives |
+//! | `network`, `rtnetlink`, `tls` | the toolstack's own network interface, and operators who come over it |
 //! | `http`, `events`, `metrics`, `problem` | what operators ask and see |
+//! | `drain` | the end of the work, when Builder wishes it |
 //! | `vm` | all of it in its VM |
 //!
 //! One thread runs all tasks; another has the connection to XenStore, which blocks.
@@ -19,6 +21,7 @@ pub mod builder;
 pub mod console;
 pub mod desired;
 pub mod devices;
+pub mod drain;
 pub mod events;
 pub mod http;
 pub mod images;
@@ -27,7 +30,10 @@ pub mod line;
 pub mod loader;
 pub mod manager;
 pub mod metrics;
+pub mod network;
 pub mod problem;
+pub mod rtnetlink;
+pub mod tls;
 pub mod tree;
 pub mod vm;
 pub mod xenstore;

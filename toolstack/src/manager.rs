@@ -8,6 +8,7 @@ mod find;
 mod life;
 mod locks;
 mod view;
+mod volumes;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use tokio::sync::Mutex;
 use crate::builder::{Builder, Limits};
 use crate::console::client::Console;
 use crate::desired::{Phase, Record};
+use crate::drain::Work;
 use crate::events::Log;
 use crate::images::Images;
 use crate::xenstore::Store;
@@ -50,6 +52,8 @@ pub struct Manager {
     peers: Peers,
     locks: Locks,
     building: Mutex<()>,
+    /// One request at a time: a backend has one place for them.
+    asking: Mutex<()>,
     guests: RefCell<BTreeMap<String, Guest>>,
     /// The images.
     pub images: RefCell<Images>,
@@ -58,6 +62,8 @@ pub struct Manager {
     last_console: Cell<u32>,
     /// Since the start.
     pub counters: Counters,
+    /// What operators have asked.
+    pub work: Work,
 }
 
 /// What is counted.
@@ -110,12 +116,14 @@ impl Manager {
             peers,
             locks: Locks::default(),
             building: Mutex::new(()),
+            asking: Mutex::new(()),
             guests: RefCell::default(),
             images: RefCell::new(images),
             events: RefCell::default(),
             last_event: Cell::new(0),
             last_console: Cell::new(0),
             counters: Counters::default(),
+            work: Work::default(),
         })
     }
 

@@ -176,6 +176,7 @@ mod tests {
             toolstack: "t".into(),
             version: "1".into(),
             uptime_s: 7,
+            iommu: true,
             limits: Resources { memory_mib: 2, vcpus: 3, guests: 4 },
             used: Resources::default(),
             services: vec![service],

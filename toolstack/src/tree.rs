@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ennead_guest::GuestConfig;
+use ennead_xen::DomId;
 use ennead_xs_client::{Perm, Right};
 
 use crate::devices::{Device, backend_root};
@@ -79,6 +80,12 @@ pub fn console_backend(toolstack: u16, domid: u16) -> String {
     format!("{}/backend/console/{domid}", home(toolstack))
 }
 
+/// Where a backend tells of a toolstack's volumes (`ennead_volumes`).
+#[must_use]
+pub fn volumes_root(backend: DomId, toolstack: u16) -> String {
+    format!("{}/backend/{}/{toolstack}", home(backend.0), ennead_volumes::KIND)
+}
+
 /// All directories that are a guest's alone: what is removed before it is written, and at the guest's end. Backends let go of a
 /// guest when its directory there goes.
 #[must_use]
@@ -87,6 +94,9 @@ pub fn roots(toolstack: u16, domid: u16, uuid: &str, devices: &[Device]) -> Vec<
     // One of each: backends that the guest does not need may not even be there.
     let backends = devices.iter().map(|device| backend_root(device.backend, device.kind, domid));
     roots.extend(backends.collect::<BTreeSet<_>>());
+    let volumes = devices.iter().filter(|device| device.volume.is_some());
+    let lent = volumes.map(|device| format!("{}/lend/{domid}", volumes_root(device.backend, toolstack)));
+    roots.extend(lent.collect::<BTreeSet<_>>());
     roots
 }
 
@@ -162,6 +172,21 @@ pub fn nodes(guest: &Guest<'_>) -> Vec<Node> {
     tree.0
 }
 
+/// What is to be removed of a device: all devices of its kind, at its backend and in the VM's own directory.
+#[must_use]
+pub fn device_roots(domid: u16, device: &Device) -> Vec<String> {
+    let kind = device.kind;
+    vec![backend_root(device.backend, kind, domid), format!("{}/device/{}", home(domid), kind.as_str())]
+}
+
+/// What stands in XenStore for a toolstack's own device.
+#[must_use]
+pub fn device_nodes(domid: u16, device: &Device) -> Vec<Node> {
+    let mut tree = Tree(Vec::new());
+    tree.device(domid, domid, device);
+    tree.0
+}
+
 struct Tree(Vec<Node>);
 
 impl Tree {
@@ -186,6 +211,11 @@ impl Tree {
         );
         self.add(&front, "", Some(&ends(guest, backend)));
         self.all(&front, &[("backend", &back), ("backend-id", &backend.to_string()), ("state", "1")]);
+        if let Some(name) = &device.volume {
+            let root = volumes_root(device.backend, toolstack);
+            let lend = format!("{root}/{}", ennead_volumes::lend(guest, device.handle));
+            self.add(&lend, name.as_str(), Some(&ends(backend, toolstack)));
+        }
         for (path, nodes) in [(&back, &device.back), (&front, &device.front)] {
             for (name, value) in nodes {
                 self.add(&format!("{path}/{name}"), value, None);
@@ -226,7 +256,7 @@ mod tests {
 
     fn tree(text: &str) -> BTreeMap<String, Node> {
         let config = config(text);
-        let devices = crate::devices::devices(&config, "u", &backends()).unwrap();
+        let devices = crate::devices::devices(&config, "u", 8, &backends()).unwrap();
         let guest = Guest {
             devices: &devices,
             domid: 1024,
@@ -294,6 +324,24 @@ mod tests {
     }
 
     #[test]
+    fn a_toolstack_has_a_device_as_a_guest_has() {
+        let address = std::net::Ipv4Addr::new(10, 0, 2, 40);
+        let device = Device::own_vif(DomId(10), "toolstack/10.0.2.40", address);
+        let nodes = device_nodes(8, &device);
+        let node = |path: &str| nodes.iter().find(|node| node.path == path).expect("it is there");
+        assert_eq!(node("/local/domain/10/backend/vif/8/0/ip").value, "10.0.2.40");
+        assert_eq!(node("/local/domain/10/backend/vif/8/0/frontend-id").value, "8");
+        assert_eq!(node("/local/domain/8/device/vif/0/backend").value, "/local/domain/10/backend/vif/8/0");
+        for path in ["/local/domain/10/backend/vif/8/0/mac", "/local/domain/8/device/vif/0/mac"] {
+            assert!(node(path).value.starts_with("00:16:3e:"), "{path}");
+        }
+        let roots = device_roots(8, &device);
+        for Node { path, .. } in &nodes {
+            assert!(roots.iter().any(|root| path.starts_with(root.as_str())), "{path}");
+        }
+    }
+
+    #[test]
     fn a_guest_writes_where_xls_guests_do_and_nowhere_else() {
         let tree = tree("memory-mib = 64");
         let owned: Vec<&str> = tree
@@ -315,7 +363,7 @@ mod tests {
 
     #[test]
     fn every_node_is_below_a_root_and_every_path_can_be() {
-        let devices = crate::devices::devices(&config(DEVICES), "u", &backends()).unwrap();
+        let devices = crate::devices::devices(&config(DEVICES), "u", 8, &backends()).unwrap();
         let roots = roots(8, 1024, "u", &devices);
         for path in tree(&format!("max-vcpus = 128\n{DEVICES}")).keys() {
             assert!(roots.iter().any(|root| path.starts_with(root.as_str())), "{path}");

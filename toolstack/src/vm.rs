@@ -8,12 +8,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use ennead_api::Endpoint;
 use ennead_channel::proto::{decode, encode};
 use ennead_channel::{Client, Line as LineProtocol, MAX_MESSAGE};
 use ennead_runtime::boot::ServerVm;
-use ennead_runtime::{Health, Params, Runtime, Sandbox};
+use ennead_runtime::{CapabilitySet, Health, Params, Runtime, Sandbox};
 use ennead_xen::EventChannels;
 use ennead_xs_client::XenStore;
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tracing::{info, warn};
 
@@ -25,8 +27,9 @@ use crate::images::Images;
 use crate::line::{self, Channel};
 use crate::loader::Loaders;
 use crate::manager::{Manager, Peers};
+use crate::network::Network;
 use crate::xenstore::Store;
-use crate::{http, line::Ends};
+use crate::{drain, http, line::Ends, tls};
 
 /// Names of the VMs that a toolstack talks to.
 const BUILDER: &str = "builder";
@@ -40,9 +43,12 @@ struct Opened {
     health: Health,
     offered: Offered,
     store: XenStore,
+    /// For Builder's wishes: what waits for an event does not answer.
+    wishes: XenStore,
     line: Option<(Client<LineProtocol>, EventChannels)>,
     console: UnixDatagram,
     images: Images,
+    endpoint: Option<Endpoint>,
 }
 
 /// Serves until something breaks that this VM cannot be without.
@@ -58,15 +64,21 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     let builder = params.server(BUILDER).context("The boot parameters name no builder")?;
     let offered = Wire::offer(builder.domid)?;
     let line = params.server(PCIBACK).map(open_line).transpose()?;
-    let store = XenStore::open(PATIENCE)?;
+    let (store, wishes) = (XenStore::open(PATIENCE)?, XenStore::open(PATIENCE)?);
+    let endpoint = endpoint()?;
     let loaders = Loaders::take(Path::new("/")).context("Cannot read the boot loaders")?;
     let images = Images::new(Images::limit_for(available_memory()?), loaders);
     info!(image_kib = images.limit() / 1024, "memory");
     seal(&console)?;
     // The console process goes on to open its device, whose node is in the same /dev.
-    Sandbox::new().keep_device(process::DEVICE).enter().context("Cannot drop privileges")?;
+    let mut sandbox = Sandbox::new().keep_device(process::DEVICE);
+    if endpoint.is_some() {
+        // For the address of its own interface, which is there only when its backend is.
+        sandbox = sandbox.keep_capabilities(CapabilitySet::NET_ADMIN);
+    }
+    sandbox.enter().context("Cannot drop privileges")?;
     watch(child)?;
-    let opened = Opened { params, health, offered, store, line, console, images };
+    let opened = Opened { params, health, offered, store, wishes, line, console, images, endpoint };
     let tokio = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     LocalSet::new().block_on(&tokio, serve(opened))
 }
@@ -78,6 +90,15 @@ fn open_line(pciback: &ServerVm) -> anyhow::Result<(Client<LineProtocol>, EventC
         .context("Cannot open the channel to pciback")?;
     events.restrict(pciback.domid).context("Cannot restrict the event channels")?;
     Ok((client, events))
+}
+
+/// How this VM is reached over a network, if it is. Its keys are gone from the file system's reach once the sandbox is closed.
+fn endpoint() -> anyhow::Result<Option<Endpoint>> {
+    let json = match std::fs::read(Path::new("/").join(ennead_api::ENDPOINT)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        json => json.context("Cannot read how this VM is reached")?,
+    };
+    serde_json::from_slice(&json).context("Cannot read how this VM is reached")
 }
 
 /// Has the console process give up what only its start needed.
@@ -115,8 +136,8 @@ fn available_memory() -> anyhow::Result<usize> {
 }
 
 async fn serve(opened: Opened) -> anyhow::Result<Infallible> {
-    let Opened { params, health, offered, store, line, console, images } = opened;
-    let store = Store::start(store)?;
+    let Opened { params, health, offered, store, wishes, line, console, images, endpoint } = opened;
+    let (store, wish) = (Store::start(store)?, drain::watch(wishes)?);
     let (console, consoles) = client::over(console)?;
     let mut consoles = tokio::task::spawn_local(consoles);
     let (builder, building, mut changes) = builder::over(Wire::open(offered)?);
@@ -126,12 +147,27 @@ async fn serve(opened: Opened) -> anyhow::Result<Infallible> {
     let limits = greet(&builder).await?;
     let domid = store.own_domid().await.context("Cannot find this VM's domid")?;
     let (name, backends) = (params.vm.to_string(), params.backends);
+    let network = match &endpoint {
+        Some(endpoint) => Some((Network::new(endpoint, &name, domid, &backends, store.clone())?, endpoint)),
+        None => None,
+    };
     let manager = Manager::new(name, domid, limits, images, Peers { builder, store, console, backends });
     manager.find().await.context("Cannot find the guests")?;
     let (operators, ends) = line::line();
     let (connections, operating) = ennead_line::serve(operators);
     tokio::task::spawn_local(operating);
     tokio::task::spawn_local(http::serve(Rc::clone(&manager), connections));
+    if let Some((network, endpoint)) = network {
+        let (operators, connections) = mpsc::channel(tls::QUEUE);
+        tokio::task::spawn_local(http::serve(Rc::clone(&manager), connections));
+        let listener = tls::listen(endpoint.port).context("Cannot listen for operators")?;
+        tokio::task::spawn_local(tls::accept(listener, tls::acceptor(endpoint)?, operators));
+        tokio::task::spawn_local(network.keep());
+    }
+    tokio::task::spawn_local({
+        let manager = Rc::clone(&manager);
+        async move { drain::serve(wish, &manager.work).await }
+    });
     let mut carrying = tokio::task::spawn_local(carry(line, ends));
     info!("ready");
     loop {

@@ -106,6 +106,26 @@ impl Store {
         .await
     }
 
+    /// The nodes in a directory that need not be there: names and values.
+    ///
+    /// # Errors
+    /// XenStore's.
+    pub async fn children(&self, path: String) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        self.run(move |xenstore| {
+            let names = match xenstore.list(&path) {
+                Err(e) if e.errno() == Some(ennead_xs_client::Errno::Enoent) => Vec::new(),
+                names => names?,
+            };
+            let mut found = Vec::new();
+            for name in names {
+                // It may have gone meanwhile.
+                found.extend(xenstore.find(&format!("{path}/{name}"))?.map(|value| (name, value)));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     /// Asks a guest for something by `control/shutdown`: `poweroff`, `reboot`.
     ///
     /// # Errors

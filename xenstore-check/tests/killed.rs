@@ -1,4 +1,5 @@
-//! Logic killed at any point, between any two accesses to shared memory: guests get the same bytes as without.
+//! Logic killed at any point, between any two accesses to shared memory, and State handing over to its successor between any two
+//! calls: guests get the same bytes as without.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -68,14 +69,36 @@ struct StateSide {
     answerer: Answerer<LocalMemory>,
     body: Box<[u8; MAX_BODY]>,
     records: RecordWriter,
+    /// Calls that each State answers before it hands over; the last one answers all.
+    terms: VecDeque<u64>,
 }
 
 impl StateSide {
     fn pump(&mut self) {
-        while let Some((call, body)) = self.answerer.next_call(&mut self.body).expect("Logic is honest") {
+        loop {
+            match self.terms.front_mut() {
+                Some(0) => return self.answerer.send_to(4, 8),
+                Some(term) if self.answerer.has_call() => *term -= 1,
+                _ => {}
+            }
+            let Some((call, body)) = self.answerer.next_call(&mut self.body).expect("Logic is honest") else {
+                return;
+            };
             let more = self.service.handle(&call, body, &mut self.records);
             self.answerer.answer(self.records.bytes(), more);
         }
+    }
+
+    /// The successor, and its memory.
+    fn succeed(&mut self) -> LocalMemory {
+        let bytes = self.service.save();
+        self.service = Service::load(Settings::default(), Mode::Xen, &bytes).expect("whole");
+        self.service.state.check().expect("all counts are right");
+        assert!(self.service.save() == bytes, "it is the same");
+        let region = LocalMemory::new(region_len(8));
+        self.answerer = Answerer::create(region.clone());
+        self.terms.pop_front();
+        region
     }
 }
 
@@ -176,8 +199,9 @@ impl Guest {
 /// One turn: which guest, how many bytes it sends and reads.
 type Turn = (u16, u32, u32);
 
-/// Runs the guests' requests; Logic dies whenever its lives (numbers of accesses) are over. Gives what each guest received.
-fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64]) -> Vec<Vec<u8>> {
+/// Runs the guests' requests; Logic dies whenever its lives (numbers of accesses) are over, State hands over when its terms
+/// (numbers of calls) are. Gives what each guest received.
+fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64], terms: &[u64]) -> Vec<Vec<u8>> {
     let region = LocalMemory::new(region_len(8));
     let mut service = Service::new(State::new(Settings::default()), Mode::Xen);
     let pages: BTreeMap<u16, LocalMemory> = (1..=GUESTS).map(|d| (d, LocalMemory::new(4096))).collect();
@@ -200,6 +224,7 @@ fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64]) -> Vec<Vec<u8
             answerer: Answerer::create(region.clone()),
             body: Box::new([0; MAX_BODY]),
             records: RecordWriter::default(),
+            terms: terms.iter().copied().collect(),
         })),
         region,
         pages: Rc::new(pages),
@@ -207,6 +232,7 @@ fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64]) -> Vec<Vec<u8
         life: Life(Rc::new(Cell::new(None))),
         lives: lives.iter().copied().collect(),
         serve: None,
+        attached: false,
     };
     logic.work();
     logic.life.0.set(logic.lives.pop_front());
@@ -238,6 +264,7 @@ struct Logic {
     life: Life,
     lives: VecDeque<u64>,
     serve: Option<Serve<Mortal, TestWorld, Plain>>,
+    attached: bool,
 }
 
 impl Logic {
@@ -246,20 +273,42 @@ impl Logic {
         loop {
             let result = catch_unwind(AssertUnwindSafe(|| {
                 if self.serve.is_none() {
-                    self.serve = Some(self.start());
+                    (self.serve, self.attached) = (Some(self.start()), false);
                 }
-                self.serve.as_mut().expect("just made").poll().expect("nothing fails");
+                while !self.go_on() {}
             }));
             match result {
                 Ok(()) => return,
                 Err(panic) if panic.is::<Killed>() => {
                     self.life.0.set(self.lives.pop_front());
                     self.serve = None;
-                    // What Xen does for a new Logic: its ports fire once when they are bound.
-                    self.rung.borrow_mut().extend((1..=GUESTS).map(u32::from));
+                    ring(&self.rung);
                 }
                 Err(panic) => resume_unwind(panic),
             }
+        }
+    }
+
+    /// Attaches, or does what there is to do, or follows State to its successor; says whether there is nothing more to do.
+    fn go_on(&mut self) -> bool {
+        let serve = self.serve.as_mut().expect("it was made");
+        let done = if self.attached { serve.poll() } else { serve.attach() };
+        match done {
+            Ok(()) => std::mem::replace(&mut self.attached, true),
+            Err(Stop::Moved(4, 8)) => {
+                self.region = self.state.borrow_mut().succeed();
+                self.attached = false;
+                ring(&self.rung);
+                let caller = Caller::attach(Mortal(self.region.clone(), self.life.clone())).expect("a link");
+                match serve.move_to(caller) {
+                    Ok(before) => before.leave(),
+                    Err(Stop::Moved(..)) => return false,
+                    Err(stop) => panic!("{stop:?}"),
+                }
+                self.attached = true;
+                false
+            }
+            Err(stop) => panic!("{stop:?}"),
         }
     }
 
@@ -272,10 +321,13 @@ impl Logic {
             life: self.life.clone(),
         };
         let caller = Caller::attach(Mortal(self.region.clone(), self.life.clone())).expect("a link");
-        let mut serve = Serve::new(caller, world, || Ok::<_, ()>(Plain)).expect("nothing fails");
-        serve.attach().expect("State is there");
-        serve
+        Serve::new(caller, world, || Ok::<_, ()>(Plain)).expect("nothing fails")
     }
+}
+
+/// What Xen does: ports fire once when they are bound.
+fn ring(rung: &RefCell<VecDeque<u32>>) {
+    rung.borrow_mut().extend((1..=GUESTS).map(u32::from));
 }
 
 /// A node that all guests may write.
@@ -319,18 +371,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn guests_do_not_notice_that_logic_was_killed(
+    fn guests_notice_neither_that_logic_was_killed_nor_that_state_has_a_successor(
         requests in prop::collection::vec((1..=GUESTS, request()), 1..40),
         turns in prop::collection::vec((1..=GUESTS, 1..1100_u32, prop_oneof![Just(0), 1..1100_u32]), 3..12),
         lives in prop::collection::vec(1..400_u64, 1..40),
+        terms in prop::collection::vec(0..30_u64, 1..12),
     ) {
         // A guest of which no turn is would never be heard.
         let turns: Vec<Turn> = (1..=GUESTS).map(|d| (d, 300, 300)).chain(turns).collect();
         quiet();
-        let undisturbed = run(&requests, &turns, &[]);
-        let killed = run(&requests, &turns, &lives);
+        let undisturbed = run(&requests, &turns, &[], &[]);
+        let killed = run(&requests, &turns, &lives, &[]);
         let text = |all: &[Vec<u8>]| all.iter().map(|b| b.escape_ascii().to_string()).collect::<Vec<_>>();
         prop_assert_eq!(text(&undisturbed), text(&killed));
+        let handed_over = run(&requests, &turns, &[], &terms);
+        prop_assert_eq!(text(&undisturbed), text(&handed_over));
+        let both = run(&requests, &turns, &lives, &terms);
+        prop_assert_eq!(text(&undisturbed), text(&both));
     }
 }
 
@@ -355,8 +412,20 @@ fn logic_can_be_killed_at_every_single_access() {
     let long = write(&[b'v'; 1500]);
     let requests: Vec<_> = [write(b"v"), long, read].into_iter().map(|bytes| (1, bytes)).collect();
     let turns = [(1, 300, 300), (2, 300, 300), (3, 300, 300)];
-    let undisturbed = run(&requests, &turns, &[]);
+    let undisturbed = run(&requests, &turns, &[], &[]);
     for life in 1..600 {
-        assert_eq!(run(&requests, &turns, &[life]), undisturbed, "killed at access {life}");
+        assert_eq!(run(&requests, &turns, &[life], &[]), undisturbed, "killed at access {life}");
+    }
+}
+
+#[test]
+fn state_can_hand_over_between_any_two_calls() {
+    let write = |value: &[u8]| Request::Write { path: b"/shared/a", value }.message(1, 0);
+    let read = Request::Read { path: b"/shared/a" }.message(2, 0);
+    let requests: Vec<_> = [write(&[b'v'; 1500]), read].into_iter().map(|bytes| (1, bytes)).collect();
+    let turns = [(1, 300, 300), (2, 300, 300), (3, 300, 300)];
+    let undisturbed = run(&requests, &turns, &[], &[]);
+    for term in 0..60 {
+        assert_eq!(run(&requests, &turns, &[], &[term, 1]), undisturbed, "after {term} calls");
     }
 }

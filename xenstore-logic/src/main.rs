@@ -97,6 +97,7 @@ fn main() -> anyhow::Result<()> {
 pub(crate) fn report(stop: Stop) {
     let why = match stop {
         Stop::StateGone => "xenstore-state is gone",
+        Stop::Moved(..) => "xenstore-state's successor does not serve",
         Stop::Link(violation) => violation.0,
         Stop::World(what) => what,
     };

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use ennead_os::XenMemory;
 use ennead_runtime::{Runtime, Sandbox};
-use ennead_xen::{DomId, EventChannels, GrantRef, MappedPage, MappedRegion, Port};
+use ennead_xen::{DomId, EventChannels, GrantRef, MAX_REGION, MappedPage, MappedRegion, Port};
 use ennead_xenstore_logic::serve::{EVENTS, Event, Moved, Serve, Stop, World};
-use ennead_xs_link::{Caller, Directory};
+use ennead_xs_link::{Caller, Directory, NotALink};
 use tracing::info;
 
 use crate::memory::Memory;
@@ -43,9 +43,37 @@ pub(crate) fn serve(runtime: Runtime) -> anyhow::Result<Infallible> {
     if attached.is_ok() {
         runtime.health.report()?;
     }
-    let Err(stop) = attached.and_then(|()| serve.run());
+    let mut stop = attached.and_then(|()| serve.run());
+    while let Err(Stop::Moved(state, page)) = stop {
+        stop = follow(&mut serve, DomId(state), GrantRef(page)).and_then(|()| serve.run());
+    }
+    let Err(stop) = stop;
     crate::report(stop);
     std::process::exit(1)
+}
+
+type Region = XenMemory<MappedRegion>;
+
+/// Goes on with State's successor. Nothing here may allocate.
+fn follow(serve: &mut Serve<Region, Vm, Memory>, state: DomId, gref: GrantRef) -> Result<(), Stop> {
+    let gone = |_| Stop::StateGone;
+    let mut grants = [0; MAX_REGION];
+    let page = MappedPage::map(state, gref).map(XenMemory).map_err(gone)?;
+    let (port, count) = Directory::read_into(&page, &mut grants).ok_or(Stop::StateGone)?;
+    drop(page);
+    let grefs = grants.map(GrantRef);
+    let region = MappedRegion::map(state, grefs.get(..count).unwrap_or_default()).map_err(gone)?;
+    let caller = Caller::attach(XenMemory(region)).map_err(|NotALink| Stop::StateGone)?;
+    let world = serve.world();
+    let bell = world.events.bind_interdomain(state, Port(port)).map_err(gone)?;
+    let bell = std::mem::replace(&mut world.bell, bell);
+    let before = serve.move_to(caller)?;
+    before.leave();
+    drop(before);
+    let events = &serve.world().events;
+    // The State of before may be gone already.
+    let _ = events.notify(bell).and_then(|()| events.unbind(bell));
+    Ok(())
 }
 
 /// Waits for the page that says what State's region is made of.

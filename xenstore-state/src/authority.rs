@@ -1,7 +1,7 @@
 //! What service VMs may do beyond the permissions of nodes. Whatever is not said here goes by permissions, as for any
 //! domain.
 
-use alloc::vec::Vec;
+use alloc::{format, vec::Vec};
 
 use ennead_xs_wire::{Op, path};
 
@@ -12,7 +12,8 @@ pub enum Role {
     Service,
     /// Introduces and releases domains, and keeps the trees of the service VMs and the PCI devices of all VMs.
     Builder,
-    /// Keeps the trees of the guests that it manages, and their directories at these backends.
+    /// Keeps the trees of the guests that it manages, and their directories at these backends; and its own, of network
+    /// interfaces.
     Toolstack {
         /// Where its guests' disks and networks may come from.
         backends: Vec<Backend>,
@@ -44,6 +45,11 @@ impl DeviceKind {
             Self::Vif => b"vif",
         }
     }
+
+    /// The directory of a domain's devices of this kind.
+    pub(crate) fn frontends(self, domid: u16) -> Vec<u8> {
+        [format!("/local/domain/{domid}/device/").as_bytes(), self.name()].concat()
+    }
 }
 
 /// What the answer depends on besides the path.
@@ -72,10 +78,14 @@ pub(crate) fn authority(role: &Role, me: u16, path: &[u8], claim: bool, facts: &
         (Role::Toolstack { backends }, b"local") => {
             let (domain, domid) = (next(), parse_domid(next()));
             let (backend, kind, guest) = (next(), next(), parse_domid(next()));
-            let serves = |one: &Backend| Some(one.domid) == domid && one.kind.name() == kind;
-            domain == b"domain"
-                && (is_mine(domid)
-                    || (backend == b"backend" && is_mine(guest) && backends.iter().any(serves)))
+            let whose = |one: &Backend| is_mine(guest) || (guest == Some(me) && one.kind == DeviceKind::Vif);
+            // What a tenant's volumes are is said there, too.
+            let volumes =
+                |one: &Backend| one.kind == DeviceKind::Vbd && kind == b"volumes" && guest == Some(me);
+            let serves = |one: &Backend| {
+                Some(one.domid) == domid && (one.kind.name() == kind && whose(one) || volumes(one))
+            };
+            domain == b"domain" && (is_mine(domid) || (backend == b"backend" && backends.iter().any(serves)))
         }
         // Named by a UUID: whose it is, its owner says.
         (Role::Toolstack { .. }, b"vm") => {

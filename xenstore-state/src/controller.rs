@@ -64,6 +64,8 @@ impl Controller {
                 }
                 self.ask(state, &wire::Request::SetPerms { path, perms: perms.to_vec() }).into()
             }
+            // It is more than the contents: `vm` does it.
+            Request::HandOver { .. } => Reply::Refused(Errno::Einval),
             Request::Count => Reply::Count(u32::try_from(state.nodes()).unwrap_or(u32::MAX)),
             Request::Remove { path } => self.ask(state, &wire::Request::Rm { path: path.as_bytes() }).into(),
             Request::Read { path, offset } => {

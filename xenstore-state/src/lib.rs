@@ -14,6 +14,7 @@
 //! | `request`, `node`, `set_perms`, `rm`, `watch`, `lifecycle`, `control` | the operations |
 //! | `service` | serves Logic: calls in, records out, and each connection's transport |
 //! | `stream` | all of it as bytes and back: how State is restarted or upgraded |
+//! | `handover` | a running State gives all of it to its successor |
 //! | `fairness`, `refusals`, `check` | no livelock; what was denied; counting again |
 
 #![no_std]
@@ -29,6 +30,7 @@ mod control;
 mod domain;
 mod fairness;
 mod fire;
+pub mod handover;
 mod lifecycle;
 mod node;
 mod notice;

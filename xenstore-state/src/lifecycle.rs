@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use ennead_xs_wire::{Errno, path};
 
-use crate::{Conn, Identity, State, domain::Domain, output::Body, perms::Entry, request::Cx};
+use crate::{Conn, DeviceKind, Identity, State, domain::Domain, output::Body, perms::Entry, request::Cx};
 
 /// Domids from here on are not domains (`DOMID_FIRST_RESERVED`), this one means the caller (`DOMID_SELF`).
 const FIRST_RESERVED: u16 = 0x7ff0;
@@ -96,13 +96,17 @@ impl State {
     }
 
     /// The domain is destroyed and built again under the same domid, announced by Builder. Its connections end; nodes,
-    /// owners and permissions stay until `rebound`, or `release` if it does not come back.
+    /// owners and permissions stay until `rebound`, or `release` if it does not come back. Its disks and network interfaces do
+    /// not: its next kernel knows nothing of them, and their backends must let go of its pages, or it could not be built.
     pub fn restarting(&mut self, domid: u16) {
         if domid != 0
             && let Some(domain) = self.store.domains.get_mut(domid)
         {
             domain.restarting = true;
             self.disconnect(domid);
+            for kind in [DeviceKind::Vbd, DeviceKind::Vif] {
+                self.remove_node(&kind.frontends(domid));
+            }
         }
     }
 

@@ -5,6 +5,7 @@ mod controller;
 mod process;
 mod saved;
 mod settings;
+mod successor;
 mod vm;
 
 use std::path::PathBuf;

@@ -20,6 +20,7 @@ use crate::{Conn, Identity, Notice, State};
 mod carry;
 mod line;
 
+pub use carry::Loading;
 use line::{Line, Ring, Socket, Transport};
 
 /// Rings that one answer tells of: each makes Logic call back.
@@ -98,6 +99,8 @@ impl Service {
             }
             CallKind::Reset => self.reset(call.line),
             CallKind::Broken => self.broken(call.line),
+            // Between States only (`handover`).
+            CallKind::Contents => {}
         }
         self.gather()
     }

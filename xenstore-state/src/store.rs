@@ -48,6 +48,32 @@ impl Store {
         self.generation
     }
 
+    /// How many changes there were.
+    pub(crate) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    // Loading
+
+    /// Goes on counting changes from here.
+    pub(crate) const fn set_generation(&mut self, generation: u64) {
+        self.generation = generation;
+    }
+
+    /// Adds a node as it was, below an existing one that has none of its name. No snapshot may exist.
+    pub(crate) fn restore(
+        &mut self,
+        at: NodeId,
+        path: &[u8],
+        value: &[u8],
+        perms: &[Entry],
+        generation: u64,
+    ) {
+        let perms = self.tree.perms.intern(perms);
+        let kid = self.tree.attach(at, path::name(path).unwrap_or_default(), value, perms, generation);
+        self.attached(at, kid, path);
+    }
+
     // Reading
 
     pub(crate) fn find(&self, path: &[u8]) -> Option<NodeId> {
@@ -141,6 +167,11 @@ impl Store {
         let mut root = self.root;
         let Some((at, kid)) = self.attach_to(&mut root, path, value, owner) else { return };
         self.root = root;
+        self.attached(at, kid, path);
+    }
+
+    /// Counts a new node of the main tree.
+    fn attached(&mut self, at: NodeId, kid: NodeId, path: &[u8]) {
         let name = self.tree.name(kid).len() + 1;
         let (owner, size) = (self.tree.owner(kid), self.tree.size(kid));
         self.nodes += 1;

@@ -1,11 +1,11 @@
 //! All that State knows as a stream of bytes, and back: how State is restarted or upgraded.
 //!
 //! The form is that of Xen (`docs/designs/xenstore-migration.md`, version 1, little-endian), so that tools for it can read
-//! ours, and State can take over from C xenstored. Two kinds of records are ours; a changed one gets a new number.
+//! ours, and State can take over from C xenstored. Some kinds of records are ours; a changed one gets a new number.
 //!
 //! Not carried: clients without a ring (sockets, channels) with their watches; refusals not yet told; who starves. Open
-//! transactions of rings keep their numbers and end with EAGAIN, for nobody knows what they saw.
-//! Roles: a service VM stays one, but authority beyond that comes from `Settings` and `State::set_role` only.
+//! transactions of rings go on; those of another daemon end with EAGAIN, for nobody knows what they saw.
+//! Roles: service VMs and toolstacks stay what they are; who builds VMs comes from `Settings` and `State::set_role` only.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -15,8 +15,9 @@ use crate::{Conn, Settings, State};
 mod load;
 mod record;
 mod save;
+mod transactions;
 
-pub(crate) use load::load;
+pub(crate) use load::Loader;
 
 /// Kinds of records.
 mod kind {
@@ -32,6 +33,23 @@ mod kind {
     /// held-len; u16 sent-len, u16 number of pieces; the bytes of the message partly written that are written already; the
     /// request that is held, as Logic gave it; the pieces written last: u32 at, u16 skip, u16 take, u32 len, the message.
     pub(super) const LINE: u32 = 0x8000_0002;
+    /// Ours: how many changes there were, u64. Before all nodes, each of which then has its GENERATION.
+    pub(super) const COUNTER: u32 = 0x8000_0003;
+    /// Ours: of the last change of the NODE that follows, u64.
+    pub(super) const GENERATION: u32 = 0x8000_0004;
+    /// Ours: a toolstack. u16 domid, u16 number of backends; each: u16 domid, u16 kind (0 vbd, 1 vif).
+    pub(super) const TOOLSTACK: u32 = 0x8000_0005;
+    /// Ours: an open transaction, after all nodes. u32 conn-id, tx-id; u64 generation at its start; u32 flags
+    /// (`transaction`), nodes created, number of owners; each: u32 domid, i32 nodes more.
+    pub(super) const SNAPSHOT: u32 = 0x8000_0006;
+    /// Ours: a node that the SNAPSHOT before looked at. u64 generation then; u32 order, place among the created (or
+    /// `NOT_CREATED`), bytes; u16 flags (`touch`), path-len, number of permissions, 0; permissions; path.
+    pub(super) const TOUCH: u32 = 0x8000_0007;
+    /// Ours: a node of the SNAPSHOT's tree where it differs from the main tree, parents first. u64 generation; u32
+    /// number of children; u16 path-len, value-len, number of permissions, 0; permissions; path; value; children's names.
+    pub(super) const CHANGE: u32 = 0x8000_0008;
+    /// Ours: the number that a ring's next transaction gets, after all SNAPSHOTs. u32 conn-id, number.
+    pub(super) const NEXT: u32 = 0x8000_0009;
 }
 
 /// Flags of a domain.
@@ -49,6 +67,24 @@ mod line {
     pub(super) const FRESH: u32 = 2;
     pub(super) const HELD: u32 = 4;
 }
+
+/// Flags of a transaction.
+mod transaction {
+    pub(super) const CHECKS_QUOTA: u32 = 1;
+    pub(super) const FAILED: u32 = 2;
+    pub(super) const STALE: u32 = 4;
+}
+
+/// Flags of a node that a transaction looked at.
+mod touch {
+    pub(super) const EXISTED: u16 = 1;
+    pub(super) const MODIFIED: u16 = 2;
+    pub(super) const EVENT: u16 = 4;
+    pub(super) const EVENT_ABOVE: u16 = 8;
+}
+
+/// A node that a transaction did not create.
+const NOT_CREATED: u32 = u32::MAX;
 
 /// `DOMID_INVALID` (xen/include/public/xen.h).
 const NO_DOMAIN: u16 = 0x7ff4;
@@ -132,7 +168,12 @@ impl State {
     /// All that State knows, but for what `stream` says is not carried.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        self.save_with(|_| Carried::default())
+        let mut all = Vec::new();
+        self.save_with(|_| Carried::default(), &mut |piece| {
+            all.extend_from_slice(piece);
+            true
+        });
+        all
     }
 
     /// State as it was saved, also by C xenstored. Rings are told as new (`State::next_notice`); `settings` are today's.
@@ -140,6 +181,8 @@ impl State {
     /// # Errors
     /// `StreamError` if the stream is not whole or contradicts itself.
     pub fn load(settings: Settings, bytes: &[u8]) -> Result<Self, StreamError> {
-        load(settings, bytes).map(|(state, _)| state)
+        let mut loader = Loader::new(settings);
+        loader.push(bytes)?;
+        Ok(loader.finish()?.0)
     }
 }

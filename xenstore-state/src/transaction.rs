@@ -25,7 +25,7 @@ pub(crate) struct Touch {
     /// Watches fire at the end. `Exact`: only those on the node itself.
     pub(crate) event: Option<Reach>,
     /// Bytes of the transaction's own version.
-    bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// Which watches a change reaches.
@@ -46,7 +46,7 @@ pub(crate) struct Transaction {
     /// The generation at its start.
     pub(crate) started: u64,
     pub(crate) touched: BTreeMap<Box<[u8]>, Touch>,
-    created: usize,
+    pub(crate) created: usize,
     /// By how many nodes each domain owns more or less.
     pub(crate) owners: Vec<(u16, isize)>,
     /// Somebody created nodes who has a quota.
@@ -124,6 +124,12 @@ impl Transaction {
         let touch = Touch { order, before, modified: false, created: None, event: None, bytes: 0 };
         self.touched.insert(path.into(), touch);
         self.charge(store, 0, Self::cost_of_look(path));
+    }
+
+    /// A node that it looked at in another State. Takes the reference to the permissions.
+    pub(crate) fn restore(&mut self, store: &mut Store, path: &[u8], touch: Touch) {
+        self.charge(store, 0, Self::cost_of_look(path) + touch.bytes);
+        self.touched.insert(path.into(), touch);
     }
 
     pub(crate) fn queue_event(&mut self, path: &[u8], reach: Reach) {

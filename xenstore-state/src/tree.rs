@@ -3,7 +3,7 @@
 //! A node that only one tree holds is changed in place; one that a snapshot holds too is copied first, with its
 //! ancestors (`edit`). Nothing here recurses: a guest decides how deep the tree is (XSA-418).
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeSet, vec::Vec};
 use core::cmp::Ordering;
 
 use ennead_xs_wire::path;
@@ -278,6 +278,54 @@ impl Tree {
         }
         self.bytes -= name.len() + 1;
         Some(kid)
+    }
+
+    /// Gives an unshared node exactly the children of these names, which are all different, in this order: others go, missing
+    /// ones are made like it, and empty.
+    pub(crate) fn set_kids(&mut self, at: NodeId, names: &[&[u8]]) {
+        let wanted: BTreeSet<&[u8]> = names.iter().copied().collect();
+        let others: Vec<_> = self.kids(at).iter().filter(|kid| !wanted.contains(self.name(**kid))).collect();
+        let others: Vec<Box<[u8]>> = others.into_iter().map(|kid| self.name(*kid).into()).collect();
+        for name in others {
+            if let Some(kid) = self.detach(at, &name) {
+                self.release(kid);
+            }
+        }
+        for name in names {
+            if self.child(at, name).is_none() {
+                let (perms, generation) = (self.perms(at), self.generation(at));
+                self.perms.retain(perms);
+                self.attach(at, name, &[], perms, generation);
+            }
+        }
+        let order: Vec<_> = names.iter().filter_map(|name| self.child(at, name)).collect();
+        if let Some(kids) = &mut self.nodes[at.0].kids {
+            kids.order = order;
+        }
+    }
+
+    /// Calls `visit` with each node of `other` that is not the same as in `root`, and its path, parents first; not with what is
+    /// below a node where `visit` returns false.
+    pub(crate) fn differences(
+        &self,
+        root: NodeId,
+        other: NodeId,
+        mut visit: impl FnMut(NodeId, &[u8]) -> bool,
+    ) {
+        let mut open = Vec::from([(Some(root), other, Vec::from(path::ROOT))]);
+        while let Some((here, there, path)) = open.pop() {
+            if here == Some(there) || !visit(there, &path) {
+                continue;
+            }
+            let above: &[u8] = if path == path::ROOT { &[] } else { &path };
+            for &kid in self.kids(there).iter().rev() {
+                let name = self.name(kid);
+                let twin = here.and_then(|here| self.child(here, name));
+                if twin != Some(kid) {
+                    open.push((twin, kid, [above, b"/", name].concat()));
+                }
+            }
+        }
     }
 
     pub(crate) fn set_value(&mut self, id: NodeId, value: &[u8]) {

@@ -1,18 +1,22 @@
-//! State in its VM: a region granted to Logic, and a channel to each VM that builds VMs.
+//! State in its VM: a region granted to Logic, and a channel to each VM that builds VMs. A successor has a region for its
+//! predecessor as well, and takes everything over before it serves.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use crate::controller::Controller;
 use crate::settings::settings;
+use crate::successor::{self, Predecessor};
 use anyhow::Context as _;
+use ennead_channel::xenstore::{Reply, Request};
 use ennead_channel::{Offer, Server, Tagged, XenStoreControl};
 use ennead_os::XenMemory;
-use ennead_runtime::{Runtime, Sandbox};
-use ennead_xen::{EventChannels, GrantedPage, GrantedRegion, Port};
+use ennead_runtime::{Health, Runtime, Sandbox};
+use ennead_xen::{DomId, EventChannels, GrantRef, GrantedPage, GrantedRegion, Port};
 use ennead_xenstore_state::service::{Mode, Service};
 use ennead_xenstore_state::{Quotas, State};
 use ennead_xs_link::{Answerer, Directory, MAX_BODY, RecordWriter, region_len};
+use ennead_xs_wire::Errno;
 use tracing::{info, warn};
 
 /// Slots of the link: each guest has one call under way, and half of the slots are for those.
@@ -22,11 +26,22 @@ const PAGE: usize = ennead_xen::PAGE_SIZE;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a client may leave its channel full.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long Logic may take to attach to a successor; one that does not is built again by Builder.
+const LOGIC: Duration = Duration::from_secs(5);
 
 enum Channel {
     /// Its client's domain is not there yet.
     Offered(Offer<XenStoreControl>),
-    Open(Server<XenStoreControl>),
+    Open(Server<XenStoreControl, GrantedPage>),
+}
+
+impl Channel {
+    fn peer(&self) -> DomId {
+        match self {
+            Self::Offered(offer) => offer.peer(),
+            Self::Open(server) => server.peer(),
+        }
+    }
 }
 
 struct Vm {
@@ -39,6 +54,8 @@ struct Vm {
     bell: Option<Port>,
     answerer: Answerer<XenMemory<GrantedRegion>>,
     start: Instant,
+    /// A successor has everything.
+    is_succeeded: bool,
 }
 
 /// `/init`.
@@ -47,34 +64,51 @@ pub(crate) fn serve(runtime: Runtime) -> anyhow::Result<Infallible> {
     let events = EventChannels::open().context("Cannot open the event channels")?;
     let settings = settings(&runtime.params.quotas)?;
     tell_quotas(&settings.quotas);
-    let mut service = Service::new(State::new(settings), Mode::Xen);
-    let (mut controls, mut logic) = (Vec::new(), None);
+    let (mut offers, mut logic, mut predecessor) = (Vec::new(), None, None);
     // In this order, so that each client finds its page under the gref that it expects.
     for client in &runtime.params.answers {
         if client.name.as_str() == "xenstore-logic" {
-            logic = Some((client.domid, GrantedPage::new(client.domid)?));
+            logic = Some(GrantedPage::new(client.domid)?);
+        } else if client.name == runtime.params.vm {
+            predecessor = Some(GrantedPage::new(client.domid)?);
         } else {
-            let controller = Controller::new(&mut service.state, client.domid.0);
-            controls.push(Some((Channel::Offered(Offer::new(client.domid)?), controller)));
+            offers.push(Offer::new(client.domid)?);
         }
     }
-    let (domid, directory) = logic.context("The plan gives State no channel to Logic")?;
-    let region = GrantedRegion::new(domid, region_len(SLOTS).div_ceil(PAGE))?;
+    let directory = logic.context("The plan gives State no channel to Logic")?;
+    let region = GrantedRegion::new(directory.peer(), region_len(SLOTS).div_ceil(PAGE))?;
     let grefs = region.grefs().iter().map(|gref| gref.0).collect();
-    Sandbox::new().keep_read("/proc/meminfo").enter().context("Cannot drop privileges")?;
+    let predecessor = predecessor.map(|page| Predecessor::new(page, &events)).transpose()?;
+    // A successor's pages are mapped when it is there.
+    let sandbox = Sandbox::new().keep_read("/proc/meminfo").keep_device("/dev/xen/gntdev");
+    sandbox.enter().context("Cannot drop privileges")?;
+    let mut health = Some(runtime.health);
+    let mut service = match predecessor {
+        Some(predecessor) => {
+            // Now, so that Builder sends the predecessor here.
+            health.take().map_or(Ok(()), Health::report)?;
+            predecessor.take(settings, &events)?
+        }
+        None => Service::new(State::new(settings), Mode::Xen),
+    };
+    let controls = offers.into_iter().map(|offer| {
+        let controller = Controller::new(&mut service.state, offer.peer().0);
+        Some((Channel::Offered(offer), controller))
+    });
     let mut vm = Vm {
         events,
+        controls: controls.collect(),
         service,
-        controls,
         directory: XenMemory(directory),
         region: grefs,
         bell: None,
         answerer: Answerer::create(XenMemory(region)),
         start: Instant::now(),
+        is_succeeded: false,
     };
     vm.open();
     info!(available_kib = available_kib()?, "memory");
-    runtime.health.report()?;
+    health.map_or(Ok(()), Health::report)?;
     vm.run()
 }
 
@@ -106,6 +140,12 @@ impl Vm {
                 self.wake();
             }
             let mut busy = self.control()?;
+            if self.is_succeeded {
+                // Until Builder destroys this VM.
+                loop {
+                    self.events.wait(None)?;
+                }
+            }
             busy |= self.answer(&mut body, &mut records);
             self.tell_refusals();
             if busy {
@@ -149,20 +189,25 @@ impl Vm {
     /// Does what Builder asks; says whether there was anything.
     fn control(&mut self) -> anyhow::Result<bool> {
         let mut busy = false;
-        for slot in &mut self.controls {
+        for i in 0..self.controls.len() {
+            let Some(slot) = self.controls.get_mut(i) else { break };
             let Some((Channel::Open(server), controller)) = slot else { continue };
             let reply = match server.try_recv(&self.events) {
                 Ok(None) => continue,
+                Ok(Some(Tagged { id, body: Request::HandOver { domid, page } })) => {
+                    let body = self.hand_over(DomId(domid), GrantRef(page));
+                    self.reply(i, &Tagged { id, body })
+                }
                 Ok(Some(Tagged { id, body })) => {
-                    let reply = controller.obey(&mut self.service.state, body);
-                    server.send(&self.events, &Tagged { id, body: reply }, PATIENCE)
+                    let body = controller.obey(&mut self.service.state, body);
+                    self.reply(i, &Tagged { id, body })
                 }
                 Err(e) => Err(e),
             };
             busy = true;
-            if let Err(e) = reply {
-                warn!(domid = server.peer().0, cause = %e, "channel-broken");
-                *slot = None;
+            if let (Err(e), Some(slot)) = (reply, self.controls.get_mut(i)) {
+                let domid = slot.take().map(|(channel, _)| channel.peer().0);
+                warn!(domid, cause = %e, "channel-broken");
             }
         }
         if self.service.gather() {
@@ -170,6 +215,42 @@ impl Vm {
             self.wake();
         }
         Ok(busy)
+    }
+
+    fn reply(&mut self, control: usize, reply: &Tagged<Reply>) -> Result<(), ennead_channel::Error> {
+        match self.controls.get_mut(control) {
+            Some(Some((Channel::Open(server), _))) => server.send(&self.events, reply, PATIENCE),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives everything to a successor and sends Logic there. If that fails, all goes on as before.
+    fn hand_over(&mut self, successor: DomId, page: GrantRef) -> Reply {
+        let start = Instant::now();
+        if let Err(e) = successor::give(&self.service, &self.events, successor, page) {
+            warn!(domid = successor.0, cause = %format!("{e:#}"), "not-handed-over");
+            return Reply::Refused(Errno::Eio);
+        }
+        let given_ms = start.elapsed().as_millis();
+        self.is_succeeded = true;
+        // The successor grants Logic its page under the same number: the plan's order is the same.
+        self.answerer.send_to(successor.0, self.directory.0.gref().0);
+        self.wake();
+        while !self.answerer.is_left() && start.elapsed() < LOGIC {
+            if self.events.wait(Some(LOOK_EVERY)).is_err() {
+                break;
+            }
+        }
+        let (left, pause_ms) = (self.answerer.is_left(), start.elapsed().as_millis());
+        info!(
+            domid = successor.0,
+            nodes = self.service.state.nodes(),
+            given_ms,
+            pause_ms,
+            logic = left,
+            "handed-over"
+        );
+        Reply::Done
     }
 
     /// Answers Logic; says whether it asked anything.

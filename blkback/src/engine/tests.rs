@@ -8,7 +8,7 @@ use ennead_xen::PAGE_SIZE;
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::{RESPONSE, SECTOR};
+use crate::protocol::{RESPONSE, SECTOR, SLOT_32, SLOT_64};
 
 const SECTORS: u64 = 256;
 const LIMITS: Limits = Limits { sectors: SECTORS, block: 512, writable: true, discard: true };
@@ -102,11 +102,11 @@ impl GuestMemory for Memory {
     }
 }
 
-type TestEngine = Engine<TestPages, Memory, TestDisk>;
+type TestEngine<const SLOT: usize> = Engine<TestPages, Memory, TestDisk, SLOT>;
 
 /// A guest with a ring and its pages, and what it expects.
 #[derive(Debug, Clone)]
-struct Guest {
+struct Guest<const SLOT: usize> {
     ring: TestPages,
     slots: u32,
     memory: TestGuest,
@@ -120,11 +120,10 @@ struct Guest {
     answered: BTreeSet<u64>,
 }
 
-fn at(index: u32, slots: u32) -> usize {
-    64 + usize::try_from(index % slots).unwrap() * SLOT
-}
+impl<const SLOT: usize> Guest<SLOT> {
+    /// Where the request's id is; what is behind it, both kinds of guests lay out alike.
+    const ID: usize = SLOT - 104;
 
-impl Guest {
     fn new(pages: usize) -> Self {
         let bytes: Vec<u8> = (0..SECTORS * SECTOR).map(|n| u8::try_from(n / SECTOR % 251).unwrap()).collect();
         let ring = TestPages::ring(pages);
@@ -143,6 +142,10 @@ impl Guest {
         }
     }
 
+    fn at(&self, index: u32) -> usize {
+        64 + usize::try_from(index % self.slots).unwrap() * SLOT
+    }
+
     /// The same guest and disk, to go on from here once more.
     fn fork(&self) -> Self {
         let memory = TestGuest::new();
@@ -153,7 +156,7 @@ impl Guest {
         Self { ring: self.ring.snapshot(), memory, disk, ..self.clone() }
     }
 
-    fn engine(&self, page: &TestPages, order: Order, pages: usize) -> Result<TestEngine, Broken> {
+    fn engine(&self, page: &TestPages, order: Order, pages: usize) -> Result<TestEngine<SLOT>, Broken> {
         let disk = TestDisk::new(&self.disk, page, order);
         let memory = Memory(self.memory.clone(), page.clone());
         Engine::attach(page.clone(), memory, disk, Buffers::new(pages).unwrap(), LIMITS)
@@ -170,8 +173,8 @@ impl Guest {
         assert!(self.req_prod.wrapping_sub(self.rsp_cons) < self.slots);
         let id = self.next_id;
         self.next_id += 1;
-        slot[8..16].copy_from_slice(&id.to_le_bytes());
-        self.ring.write(at(self.req_prod, self.slots), &slot);
+        slot[Self::ID..][..8].copy_from_slice(&id.to_le_bytes());
+        self.ring.write(self.at(self.req_prod), &slot);
         self.req_prod = self.req_prod.wrapping_add(1);
         self.ring.store(0, self.req_prod);
         self.expected.insert(id, (operation, status));
@@ -182,17 +185,17 @@ impl Guest {
         let segments = grefs.iter().flat_map(|gref| [&gref.to_le_bytes()[..], &[0, 7, 0, 0]].concat());
         let segments: Vec<u8> = segments.collect();
         let mut slot = [0; SLOT];
-        slot[16..24].copy_from_slice(&sector.to_le_bytes());
+        slot[Self::ID + 8..][..8].copy_from_slice(&sector.to_le_bytes());
         if grefs.len() <= 11 {
             (slot[0], slot[1]) = (operation, u8::try_from(grefs.len()).unwrap());
-            slot[24..24 + segments.len()].copy_from_slice(&segments);
+            slot[Self::ID + 16..][..segments.len()].copy_from_slice(&segments);
         } else {
             let gref = self.next_gref;
             self.next_gref += 1;
             self.memory.grant(gref, &segments, true);
             (slot[0], slot[1]) = (6, operation);
             slot[2..4].copy_from_slice(&u16::try_from(grefs.len()).unwrap().to_le_bytes());
-            slot[28..32].copy_from_slice(&gref.to_le_bytes());
+            slot[Self::ID + 20..][..4].copy_from_slice(&gref.to_le_bytes());
         }
         self.post(slot, operation, status);
     }
@@ -204,8 +207,8 @@ impl Guest {
     fn other(&mut self, operation: u8, sector: u64, count: u64, status: i16) {
         let mut slot = [0; SLOT];
         slot[0] = operation;
-        slot[16..24].copy_from_slice(&sector.to_le_bytes());
-        slot[24..32].copy_from_slice(&count.to_le_bytes());
+        slot[Self::ID + 8..][..8].copy_from_slice(&sector.to_le_bytes());
+        slot[Self::ID + 16..][..8].copy_from_slice(&count.to_le_bytes());
         self.post(slot, operation, status);
     }
 
@@ -213,7 +216,7 @@ impl Guest {
     fn reap(&mut self) {
         while self.rsp_cons != self.ring.load(8) {
             let mut answer = [0; RESPONSE];
-            self.ring.read(at(self.rsp_cons, self.slots), &mut answer);
+            self.ring.read(self.at(self.rsp_cons), &mut answer);
             self.rsp_cons = self.rsp_cons.wrapping_add(1);
             let id = 1000 + u64::try_from(self.answered.len()).unwrap();
             assert!(self.answered.insert(id));
@@ -222,7 +225,7 @@ impl Guest {
         }
     }
 
-    fn serve(&mut self, engine: &mut TestEngine) {
+    fn serve(&mut self, engine: &mut TestEngine<SLOT>) {
         while engine.turn().unwrap().progress {}
         self.reap();
         assert_eq!(self.answered.len(), self.expected.len());
@@ -235,7 +238,7 @@ impl Guest {
 }
 
 /// One of everything.
-fn one_of_everything() -> (Guest, Vec<u32>) {
+fn one_of_everything<const SLOT: usize>() -> (Guest<SLOT>, Vec<u32>) {
     let mut guest = Guest::new(1);
     let pages = guest.pages(2, 0xa1);
     guest.transfer(1, 0, &pages, OKAY);
@@ -251,7 +254,7 @@ fn one_of_everything() -> (Guest, Vec<u32>) {
     (guest, read)
 }
 
-fn check(guest: &Guest, read: &[u32]) {
+fn check<const SLOT: usize>(guest: &Guest<SLOT>, read: &[u32]) {
     assert_eq!(
         [0, 15, 16, 111, 112, 120, 128].map(|n| guest.sector(n)),
         [0xa1, 0xa1, 0xb2, 0xb2, 112, 0, 128]
@@ -261,10 +264,9 @@ fn check(guest: &Guest, read: &[u32]) {
     assert_eq!([0, 512, 4095].map(|n| last[n]), [196, 197, 203]);
 }
 
-#[test]
-fn one_of_everything_is_answered_in_order() {
+fn all_in_order<const SLOT: usize>() {
     for order in [Order::First, Order::Last, Order::Random(7)] {
-        let (mut guest, read) = one_of_everything();
+        let (mut guest, read) = one_of_everything::<SLOT>();
         let mut engine = guest.engine(&guest.ring, order, BUFFER_PAGES).unwrap();
         guest.serve(&mut engine);
         check(&guest, &read);
@@ -274,8 +276,14 @@ fn one_of_everything_is_answered_in_order() {
 }
 
 #[test]
+fn one_of_everything_is_answered_in_order() {
+    all_in_order::<SLOT_64>();
+    all_in_order::<SLOT_32>();
+}
+
+#[test]
 fn a_request_that_is_slow_holds_back_the_answers_only() {
-    let (mut guest, _) = one_of_everything();
+    let (mut guest, _) = one_of_everything::<SLOT_64>();
     let mut engine = guest.engine(&guest.ring, Order::Last, BUFFER_PAGES).unwrap();
     engine.storage().allowed = 0;
     engine.turn().unwrap();
@@ -292,8 +300,27 @@ fn a_request_that_is_slow_holds_back_the_answers_only() {
 }
 
 #[test]
+fn at_the_end_what_was_taken_is_answered_and_no_more_is_taken() {
+    let (mut guest, _) = one_of_everything::<SLOT_64>();
+    let mut engine = guest.engine(&guest.ring, Order::Last, BUFFER_PAGES).unwrap();
+    engine.storage().allowed = 0;
+    engine.turn().unwrap();
+    guest.other(3, 0, 0, OKAY);
+    assert_eq!(engine.wind_up(), Some(Turn { progress: false, notify: false }), "it waits for the disk");
+    engine.storage().allowed = usize::MAX;
+    while engine.wind_up().is_some() {}
+    guest.reap();
+    assert_eq!(guest.answered.len(), 8, "all but what came after");
+    // A successor does the rest.
+    drop(engine);
+    let mut engine = guest.engine(&guest.ring, Order::First, BUFFER_PAGES).unwrap();
+    guest.serve(&mut engine);
+    assert_eq!(guest.answered.len(), 9);
+}
+
+#[test]
 fn with_little_memory_requests_wait_for_it() {
-    let mut guest = Guest::new(1);
+    let mut guest = Guest::<SLOT_64>::new(1);
     for n in 0..6 {
         let pages = guest.pages(11, n + 1);
         guest.transfer(1, u64::from(n) * 24, &pages[..3], OKAY);
@@ -307,12 +334,11 @@ fn with_little_memory_requests_wait_for_it() {
 
 /// A backend killed at each of its stores, its successor killed at some of its own: every request is answered once and in order,
 /// and the disk is as if nothing had happened.
-#[test]
-fn killed_anywhere_every_request_is_answered_once() {
+fn killed_anywhere<const SLOT: usize>() {
     let mut cuts = 0;
     for order in [Order::First, Order::Last] {
         for first in 0.. {
-            let (guest, read) = one_of_everything();
+            let (guest, read) = one_of_everything::<SLOT>();
             let killed = guest.ring.cut_after(first);
             let mut engine = guest.engine(&killed, order, BUFFER_PAGES).unwrap();
             // What it sees of itself after the cut does not matter: none of it took place.
@@ -338,8 +364,18 @@ fn killed_anywhere_every_request_is_answered_once() {
 }
 
 #[test]
+fn killed_anywhere_every_request_is_answered_once() {
+    killed_anywhere::<SLOT_64>();
+}
+
+#[test]
+fn killed_anywhere_every_request_of_a_32_bit_guest_is_answered_once() {
+    killed_anywhere::<SLOT_32>();
+}
+
+#[test]
 fn a_broken_ring_or_record_ends_it() {
-    let guest = Guest::new(1);
+    let guest = Guest::<SLOT_64>::new(1);
     let mut engine = guest.engine(&guest.ring, Order::First, 1).unwrap();
     guest.ring.store(0, 33);
     assert!(matches!(engine.turn(), Err(Broken::Ring(_))));
@@ -352,68 +388,82 @@ fn a_broken_ring_or_record_ends_it() {
 
 #[test]
 fn pages_that_are_not_granted_are_an_error() {
-    let mut guest = Guest::new(1);
+    let mut guest = Guest::<SLOT_32>::new(1);
     guest.memory.grant(5, &[0; PAGE_SIZE], false);
     guest.transfer(0, 0, &[5], ERROR);
     guest.transfer(1, 0, &[5], OKAY);
     guest.transfer(1, 8, &[5, 6], ERROR);
-    let mut slot = [0; SLOT];
-    (slot[0], slot[1], slot[2], slot[28]) = (6, 0, 20, 7);
+    let mut slot = [0; SLOT_32];
+    (slot[0], slot[1], slot[2], slot[24]) = (6, 0, 20, 7);
     guest.post(slot, 0, ERROR);
     let mut engine = guest.engine(&guest.ring, Order::First, BUFFER_PAGES).unwrap();
     guest.serve(&mut engine);
     assert_eq!((guest.sector(0), guest.sector(8)), (0, 8));
 }
 
+/// In rounds, what a guest does: to write, or to read, a place of its own.
+type Rounds = Vec<Vec<(bool, u8)>>;
+
+fn rounds<const SLOT: usize>(
+    rounds: Rounds,
+    seed: usize,
+    pages: usize,
+    kill: usize,
+    ring_pages: usize,
+) -> Result<(), TestCaseError> {
+    let mut guest = Guest::<SLOT>::new(ring_pages);
+    let mut content: BTreeMap<u8, u8> = BTreeMap::new();
+    let mut value = 0;
+    for round in rounds {
+        let mut used = BTreeSet::new();
+        let mut reads = Vec::new();
+        for (write, place) in round {
+            // A guest does not have two transfers of the same sectors under way.
+            if !used.insert(place) {
+                continue;
+            }
+            let sector = u64::from(place) * 16;
+            if write {
+                value += 1;
+                let grefs = guest.pages(2, value);
+                guest.transfer(1, sector, &grefs, OKAY);
+                content.insert(place, value);
+            } else {
+                let grefs = guest.pages(2, 0xff);
+                guest.transfer(0, sector, &grefs, OKAY);
+                reads.push((place, grefs));
+            }
+        }
+        let killed = guest.ring.cut_after(kill);
+        let mut doomed = guest.engine(&killed, Order::Random(seed), pages).unwrap();
+        while !killed.is_cut() && doomed.turn().is_ok_and(|turn| turn.progress) {}
+        drop(doomed);
+        guest.reap();
+        let mut engine = guest.engine(&guest.ring, Order::Random(seed), pages).unwrap();
+        guest.serve(&mut engine);
+        for (place, grefs) in reads {
+            let first = content.get(&place).copied().unwrap_or(place * 16);
+            prop_assert_eq!(guest.memory.page(grefs[0]).unwrap()[0], first, "place {}", place);
+        }
+    }
+    Ok(())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     /// Any mix of writes and reads of their own sectors, in rounds, with any order of completion, killed or not at the end of
     /// each round: what is read is what was written last.
     #[test]
     fn what_is_read_is_what_was_written(
-        rounds in prop::collection::vec(prop::collection::vec((any::<bool>(), 0_u8..16), 1..20), 1..6),
+        of_guest in prop::collection::vec(prop::collection::vec((any::<bool>(), 0_u8..16), 1..20), 1..6),
         seed in any::<usize>(),
         pages in prop_oneof![Just(2_usize), Just(40)],
         kill in 0_usize..400,
         ring_pages in 1_usize..=4,
+        is_64_bit in any::<bool>(),
     ) {
-        let mut guest = Guest::new(ring_pages);
-        let mut content: BTreeMap<u8, u8> = BTreeMap::new();
-        let mut engine = guest.engine(&guest.ring, Order::Random(seed), pages).unwrap();
-        let mut value = 0;
-        for round in rounds {
-            let mut used = BTreeSet::new();
-            let mut reads = Vec::new();
-            for (write, place) in round {
-                // A guest does not have two transfers of the same sectors under way.
-                if !used.insert(place) {
-                    continue;
-                }
-                let sector = u64::from(place) * 16;
-                if write {
-                    value += 1;
-                    let grefs = guest.pages(2, value);
-                    guest.transfer(1, sector, &grefs, OKAY);
-                    content.insert(place, value);
-                } else {
-                    let grefs = guest.pages(2, 0xff);
-                    guest.transfer(0, sector, &grefs, OKAY);
-                    reads.push((place, grefs));
-                }
-            }
-            let killed = guest.ring.cut_after(kill);
-            let mut doomed = guest.engine(&killed, Order::Random(seed), pages).unwrap();
-            while !killed.is_cut() && doomed.turn().is_ok_and(|turn| turn.progress) {}
-            drop(doomed);
-            guest.reap();
-            engine = guest.engine(&guest.ring, Order::Random(seed), pages).unwrap();
-            guest.serve(&mut engine);
-            for (place, grefs) in reads {
-                let first = content.get(&place).copied().unwrap_or(place * 16);
-                prop_assert_eq!(guest.memory.page(grefs[0]).unwrap()[0], first, "place {}", place);
-            }
-        }
-        drop(engine);
+        let rounds = if is_64_bit { rounds::<SLOT_64> } else { rounds::<SLOT_32> };
+        rounds(of_guest, seed, pages, kill, ring_pages)?;
     }
 }

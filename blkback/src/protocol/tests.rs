@@ -9,15 +9,15 @@ fn segment(gref: u32, first: u8, last: u8) -> [u8; SEGMENT] {
 }
 
 /// A slot with the fields that all requests share.
-fn slot(operation: u8, second: u8, sector: u64) -> [u8; SLOT] {
-    let mut slot = [0; SLOT];
+fn slot(operation: u8, second: u8, sector: u64) -> [u8; SLOT_64] {
+    let mut slot = [0; SLOT_64];
     (slot[0], slot[1]) = (operation, second);
     slot[8..16].copy_from_slice(&0x0807_0605_0403_0201_u64.to_le_bytes());
     slot[16..24].copy_from_slice(&sector.to_le_bytes());
     slot
 }
 
-fn body(slot: &[u8; SLOT]) -> Body {
+fn body<const SLOT: usize>(slot: &[u8; SLOT]) -> Body {
     let request = Request::parse(slot);
     assert_eq!(request.id, 0x0807_0605_0403_0201);
     request.body
@@ -56,6 +56,32 @@ fn an_indirect_request_answers_with_its_inner_operation() {
     }
     slot[1] = FLUSH;
     assert_eq!(body(&slot), Body::Wrong(Refusal::Operation));
+}
+
+/// Offsets as a 32-bit compiler prints them for Xen's blkif.h (`__alignof__(uint64_t)` in a structure is 4).
+#[test]
+fn a_32_bit_guest_has_its_fields_four_bytes_earlier() {
+    let with = |operation, second, fields: &[(usize, &[u8])]| {
+        let mut slot = [0; SLOT_32];
+        (slot[0], slot[1]) = (operation, second);
+        slot[4..12].copy_from_slice(&0x0807_0605_0403_0201_u64.to_le_bytes());
+        slot[12..20].copy_from_slice(&5_u64.to_le_bytes());
+        for (at, bytes) in fields {
+            slot[*at..][..bytes.len()].copy_from_slice(bytes);
+        }
+        slot
+    };
+    let segments: Vec<_> = (0..11).map(|gref| segment(gref, 0, 7)).collect();
+    let Body::Transfer(transfer, found) = body(&with(READ, 11, &[(20, segments.as_flattened())])) else {
+        panic!()
+    };
+    assert_eq!((transfer, found), (Transfer { write: false, sector: 5 }, segments));
+    let indirect = with(INDIRECT, WRITE, &[(2, &[0, 1]), (20, &[7, 7]), (24, &77_u32.to_le_bytes())]);
+    let transfer = Transfer { write: true, sector: 5 };
+    assert_eq!(body(&indirect), Body::Indirect { transfer, gref: GrantRef(77), count: 256 });
+    let discard = with(DISCARD, 0, &[(20, &9_u64.to_le_bytes())]);
+    assert_eq!(body(&discard), Body::Discard { sector: 5, count: 9 });
+    assert_eq!(body(&with(FLUSH, 0, &[])), Body::Flush);
 }
 
 #[test]
@@ -134,7 +160,8 @@ proptest! {
     /// Whatever the bytes, what can be done lies within the disk and within the guest's pages, and is no more than a mebibyte.
     #[test]
     fn any_slot_is_harmless(
-        mut bytes in prop::collection::vec(any::<u8>(), SLOT),
+        mut bytes in prop::collection::vec(any::<u8>(), SLOT_64),
+        is_64_bit in any::<bool>(),
         operation in 0_u8..8,
         count in 0_u8..14,
         near in any::<bool>(),
@@ -148,8 +175,11 @@ proptest! {
             bytes[25..32].fill(0);
         }
         let limits = Limits { sectors, block, writable: true, discard: true };
-        let slot: [u8; SLOT] = bytes.try_into().unwrap();
-        let plan = match Request::parse(&slot).body {
+        let request = match bytes.first_chunk() {
+            Some(slot) if !is_64_bit => Request::parse::<SLOT_32>(slot),
+            _ => Request::parse::<SLOT_64>(bytes.first_chunk().unwrap()),
+        };
+        let plan = match request.body {
             Body::Transfer(transfer, here) => transfer.plan(&here, &limits),
             Body::Indirect { transfer, count, .. } => {
                 prop_assert!((1..=MAX_SEGMENTS).contains(&count));

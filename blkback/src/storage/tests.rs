@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::*;
 use crate::engine::{BUFFER_PAGES, Engine};
-use crate::protocol::{Limits, RESPONSE, SLOT, response};
+use crate::protocol::{Limits, RESPONSE, SLOT_64 as SLOT, response};
 
 const SECTORS: u64 = 64;
 const LIMITS: Limits = Limits { sectors: SECTORS, block: 512, writable: true, discard: true };
@@ -53,7 +53,8 @@ fn the_kernel_does_what_the_guest_asks() {
     let (stop, events) = (bell(), bell());
     let disk = Disk::open(Arc::clone(&file), 32, &stop).unwrap();
     let buffers = Buffers::new(BUFFER_PAGES).unwrap();
-    let mut engine = Engine::attach(page.clone(), guest.clone(), disk, buffers, LIMITS).unwrap();
+    let mut engine: Engine<_, _, _, SLOT> =
+        Engine::attach(page.clone(), guest.clone(), disk, buffers, LIMITS).unwrap();
     while page.load(8) < 4 {
         engine.turn().unwrap();
         let wait = page.load(8) < 4;

@@ -23,13 +23,15 @@ fn refused(nodes: &[(&str, &str)]) -> String {
 }
 
 fn place(grefs: &[u32], port: u32) -> Place {
-    Place { grefs: grefs.iter().copied().map(GrantRef).collect(), port: Port(port) }
+    Place { abi: Abi::X86_64, grefs: grefs.iter().copied().map(GrantRef).collect(), port: Port(port) }
 }
 
 #[test]
 fn rings_are_where_linux_says() {
     let one = [("ring-ref", "8"), ("event-channel", "5"), ("protocol", "x86_64-abi")];
     assert_eq!(places(&mut map(&one), 2).unwrap(), [place(&[8], 5)]);
+    let short = [("ring-ref", "8"), ("event-channel", "5"), ("protocol", "x86_32-abi")];
+    assert_eq!(places(&mut map(&short), 2).unwrap(), [Place { abi: Abi::X86_32, ..place(&[8], 5) }]);
     let pages = [("ring-page-order", "1"), ("ring-ref0", "8"), ("ring-ref1", "9"), ("event-channel", "5")];
     assert_eq!(places(&mut map(&pages), 2).unwrap(), [place(&[8, 9], 5)]);
     let queues = [
@@ -52,7 +54,10 @@ fn what_a_frontend_may_not_say_is_refused() {
     assert_eq!(refused(&[("ring-page-order", "1"), ("ring-ref0", "1")]), "ring-ref1 is missing");
     assert_eq!(refused(&[("multi-queue-num-queues", "0")]), "multi-queue-num-queues is 0");
     assert_eq!(refused(&[("multi-queue-num-queues", "3")]), "multi-queue-num-queues is no number up to 2");
-    assert_eq!(refused(&[("protocol", "x86_32-abi")]), "protocol \"x86_32-abi\" is not x86_64-abi");
+    assert_eq!(
+        refused(&[("protocol", "arm-abi")]),
+        "protocol \"arm-abi\" is neither x86_64-abi nor x86_32-abi"
+    );
     assert_eq!(refused(&[("protocol", "x86_64-abi\n")]), "protocol is no text");
 }
 
@@ -60,6 +65,7 @@ fn vbds() -> Vbds {
     let volume = |name: &str, read_only| Volume {
         name: name.to_owned(),
         device: name.replace("label:", "no-"),
+        path: name.into(),
         disk: "nvme0n1".to_owned(),
         sectors: 2048,
         block: 512,
@@ -67,7 +73,7 @@ fn vbds() -> Vbds {
         read_only,
         discard: Some(4096),
     };
-    Vbds::new(vec![volume("nvme0n1", false), volume("label:cd", true)], 3)
+    Vbds::new(vec![volume("nvme0n1", false), volume("label:cd", true)], None, 3)
 }
 
 fn offered(nodes: &[(&str, &str)]) -> Result<BTreeMap<String, String>, Failure> {

@@ -34,9 +34,11 @@ impl Lend for Loan<'_> {
 impl Host {
     /// Shares the controllers out, and lets pciback seize them. To be done before it is sealed.
     pub(super) fn share_out(&mut self, pciback: &mut Pciback, controllers: &[Controller]) {
-        self.loans = devices::share_out(&self.store.boot_plan().plan, controllers);
-        for loan in self.loans.values_mut() {
-            let seized = loan.iter().flatten().try_for_each(|address| pciback.seize(*address));
+        let plan = &self.store.boot_plan().plan;
+        self.loans = devices::share_out(plan, controllers);
+        for (domid, loan) in &mut self.loans {
+            let unsafely = plan.vm_by_domid(domid.0).is_some_and(|vm| vm.accept_no_reset.is_some());
+            let seized = loan.iter().flatten().try_for_each(|address| pciback.seize(*address, unsafely));
             if let Err(e) = seized {
                 *loan = Err(Missing::Refused(format!("{e:#}")));
             }

@@ -79,6 +79,7 @@ impl Host {
         if vm.xenstore.is_some() {
             self.tell(Request::Restarting { domid: vm.domid });
         }
+        self.draining.take_if(|draining| draining.is_of(vm.domid));
         self.let_go(DomId(vm.domid));
         self.control.destroy_domain(DomId(vm.domid))?;
         self.reclaim(DomId(vm.domid));
@@ -135,7 +136,7 @@ impl Host {
     }
 
     /// Waits until a destroyed domain's number is free; whether it is.
-    fn await_gone(&mut self, domid: DomId) -> anyhow::Result<bool> {
+    pub(super) fn await_gone(&mut self, domid: DomId) -> anyhow::Result<bool> {
         let deadline = Instant::now() + HELD;
         while self.control.domain(domid)?.is_some() {
             if Instant::now() >= deadline {
@@ -174,7 +175,7 @@ impl Host {
         Ok((domid, memory_kib))
     }
 
-    fn launch(&mut self, vm: &Vm, life: Life) -> Result<u64, ennead_launch::Error> {
+    pub(super) fn launch(&mut self, vm: &Vm, life: Life) -> Result<u64, ennead_launch::Error> {
         let domid = DomId(vm.domid);
         // Its own set of ports, so that waiting for a report swallows no other event.
         let events = EventChannels::open().map_err(|source| ennead_launch::Error::Xen { domid, source })?;
@@ -188,7 +189,8 @@ impl Host {
             events: &events,
             store: &self.store,
             me: self.me,
-            xenstore: self.xenstore.as_mut(),
+            // State itself is no VM that it knows.
+            xenstore: self.xenstore.as_mut().filter(|_| vm.kind != Kind::XenstoreState),
             devices: loan.as_mut().map(|loan| loan as &mut dyn Lend),
         };
         let started = launcher.start(vm, life)?;
@@ -215,8 +217,8 @@ impl Host {
         Ok(())
     }
 
-    /// Destroys a VM and builds it again, for the operator.
-    pub(super) fn restart(&mut self, name: &str) -> anyhow::Result<()> {
+    /// Destroys a VM as it is and builds it again, for the operator.
+    pub(super) fn kill(&mut self, name: &str) -> anyhow::Result<()> {
         let vm = self.ledger.check_destroy(name)?;
         self.make_way(&vm)?;
         self.restarts.forget(DomId(vm.domid));
@@ -256,14 +258,14 @@ mod tests {
             vm
         };
         for policy in [RestartPolicy::OnCrash, RestartPolicy::OnRequest, RestartPolicy::Every] {
-            let logic = vm("xenstore-logic", policy);
-            assert!(
-                comes_back(&logic, ShutdownReason::Crash) && comes_back(&logic, ShutdownReason::Watchdog)
-            );
-            // It is done, or destroyed.
-            assert!(
-                !comes_back(&logic, ShutdownReason::PowerOff) && !comes_back(&logic, ShutdownReason::Suspend)
-            );
+            for name in ["xenstore-logic", "blkback", "netback", "toolstack"] {
+                let vm = vm(name, policy);
+                assert!(comes_back(&vm, ShutdownReason::Crash) && comes_back(&vm, ShutdownReason::Watchdog));
+                // It is done, or destroyed.
+                assert!(
+                    !comes_back(&vm, ShutdownReason::PowerOff) && !comes_back(&vm, ShutdownReason::Suspend)
+                );
+            }
             for name in ["bootstrapper", "builder", "pciback", "xenstore-state"] {
                 assert!(!comes_back(&vm(name, policy), ShutdownReason::Crash), "{name}");
             }

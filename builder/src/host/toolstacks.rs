@@ -11,7 +11,7 @@ use ennead_channel::guests::{
 };
 use ennead_channel::{FIRST_GREF, Guests as Protocol, List, Server, Tagged, Text, xenstore};
 use ennead_domain::{Construction, Limits, Spec};
-use ennead_manifest::{Vm, context};
+use ennead_manifest::{Iommu, Vm, context};
 use ennead_xen::{
     Control, DomId, DomainState, EventChannels, GrantRef, MappedPage, MappedRegion, PAGE_SIZE, Port,
     SharedPage as _,
@@ -229,7 +229,8 @@ impl Host {
             self.abandon(half);
         }
         let tenant = self.guests.tenant(caller).ok_or(Refused::NoTenant(caller))?;
-        Ok(Reply::Limits { memory_mib: tenant.memory_mib, vcpus: tenant.vcpus, guests: tenant.guests })
+        let iommu = self.store.boot_plan().plan.host.iommu == Iommu::Required;
+        Ok(Reply::Limits { memory_mib: tenant.memory_mib, vcpus: tenant.vcpus, guests: tenant.guests, iommu })
     }
 
     fn create(&mut self, caller: DomId, key: u64, length: u32) -> Result<Reply, No> {

@@ -13,11 +13,12 @@ use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path as Part, Query, Request, State as Shared};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use ennead_api::{
-    Action, ApiError, CreateGuest, ErrorBody, ErrorKind, Event, Guest, GuestInfo, Host, IDEMPOTENCY_KEY,
-    Image, Images, Resources, Service, Sha256, Shutdown, State, UsedImage, What, path,
+    Action, ApiError, CreateGuest, CreateVolume, ErrorBody, ErrorKind, Event, GrowVolume, Guest, GuestInfo,
+    Host, IDEMPOTENCY_KEY, Image, Images, Resources, Service, Sha256, Shutdown, State, UsedImage, Volume,
+    Volumes, What, path,
 };
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -41,6 +42,8 @@ pub(crate) struct Memory {
     pub(crate) shuts_down_after: u32,
     /// Images that are forgotten as soon as they have come.
     pub(crate) forgets: u32,
+    /// One that is being made is there the second time that somebody looks.
+    pub(crate) volumes: BTreeMap<String, Volume>,
     next: u16,
 }
 
@@ -111,6 +114,9 @@ fn router(memory: Arc<Mutex<Memory>>) -> Router {
         .route(path::GUEST_ACTION, post(act))
         .route(path::IMAGES, get(images))
         .route(path::IMAGE, put(put_image).head(head_image))
+        .route(path::VOLUMES, get(volumes).post(create_volume))
+        .route(path::VOLUME, delete(delete_volume))
+        .route(path::VOLUME_GROW, post(grow_volume))
         .route(path::EVENTS, get(events))
         .route(path::HOST, get(host))
         .layer(note)
@@ -361,6 +367,7 @@ async fn host() -> Json<Host> {
         toolstack: "toolstack".to_owned(),
         version: "0.1.0".to_owned(),
         uptime_s: 61,
+        iommu: true,
         limits: Resources { memory_mib: 512, vcpus: 8, guests: 10 },
         used: Resources { memory_mib: 64, vcpus: 1, guests: 1 },
         services: vec![
@@ -368,4 +375,59 @@ async fn host() -> Json<Host> {
             service("xenstore-logic", 12, State::Restarting, 3),
         ],
     })
+}
+
+async fn volumes(Shared(memory): Remembered) -> Json<Volumes> {
+    let mut memory = memory.lock().unwrap();
+    let volumes = memory.volumes.values().cloned().collect();
+    for volume in memory.volumes.values_mut() {
+        volume.made_bytes = None;
+    }
+    Json(Volumes { volumes, free_bytes: 5 << 30 })
+}
+
+fn no_volume(name: &str) -> No {
+    ApiError::new(ErrorKind::NoSuchVolume, format!("There is no volume `{name}`")).into()
+}
+
+async fn create_volume(
+    Shared(memory): Remembered,
+    Json(asked): Json<CreateVolume>,
+) -> Result<(StatusCode, Json<Volume>), No> {
+    let mut memory = memory.lock().unwrap();
+    let bytes = match (asked.bytes, asked.copy_of) {
+        (Some(bytes), None) => bytes,
+        (None, Some(from)) => memory.volumes.get(&from).ok_or_else(|| no_volume(&from))?.bytes,
+        other => panic!("{other:?}"),
+    };
+    let volume = Volume {
+        name: asked.name.clone(),
+        backend: "blkback".to_owned(),
+        bytes,
+        made_bytes: Some(bytes / 3),
+        used_by: Vec::new(),
+    };
+    memory.volumes.insert(asked.name, volume.clone());
+    Ok((StatusCode::CREATED, Json(volume)))
+}
+
+async fn grow_volume(
+    Shared(memory): Remembered,
+    Part(name): Part<String>,
+    Json(GrowVolume { bytes }): Json<GrowVolume>,
+) -> Result<Json<Volume>, No> {
+    let mut memory = memory.lock().unwrap();
+    let volume = memory.volumes.get_mut(&name).ok_or_else(|| no_volume(&name))?;
+    (volume.made_bytes, volume.bytes) = (Some(volume.bytes), bytes);
+    Ok(Json(volume.clone()))
+}
+
+async fn delete_volume(Shared(memory): Remembered, Part(name): Part<String>) -> Result<StatusCode, No> {
+    memory
+        .lock()
+        .unwrap()
+        .volumes
+        .remove(&name)
+        .map(|_| StatusCode::NO_CONTENT)
+        .ok_or_else(|| no_volume(&name))
 }

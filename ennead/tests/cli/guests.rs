@@ -242,8 +242,8 @@ fn json() {
         &fake,
         &["--json", "host"],
         &expect![[r#"
-        {"toolstack":"toolstack","version":"0.1.0","uptime-s":61,"limits":{"memory-mib":512,"vcpus":8,"guests":10},"used":{"memory-mib":64,"vcpus":1,"guests":1},"services":[{"name":"pciback","domid":1,"state":"running","memory-kib":65536,"uptime-s":3700,"restarts":0},{"name":"xenstore-logic","domid":12,"state":"restarting","memory-kib":65536,"uptime-s":3700,"restarts":3}]}
-    "#]],
+            {"toolstack":"toolstack","version":"0.1.0","uptime-s":61,"iommu":true,"limits":{"memory-mib":512,"vcpus":8,"guests":10},"used":{"memory-mib":64,"vcpus":1,"guests":1},"services":[{"name":"pciback","domid":1,"state":"running","memory-kib":65536,"uptime-s":3700,"restarts":0},{"name":"xenstore-logic","domid":12,"state":"restarting","memory-kib":65536,"uptime-s":3700,"restarts":3}]}
+        "#]],
     );
     check(
         &fake,

@@ -5,6 +5,7 @@ mod console;
 mod fake;
 mod guests;
 mod trouble;
+mod volumes;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -16,6 +17,8 @@ use fake::Fake;
 fn ennead(fake: &Fake, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ennead"));
     command.env("ENNEAD_HOST", format!("unix:{}", fake.socket().display())).current_dir(fake.folder());
+    // Not what this machine's user has.
+    command.env("HOME", fake.folder()).env_remove("XDG_CONFIG_HOME").env_remove("ENNEAD_PROFILE");
     command.args(arguments).stdin(Stdio::null());
     command
 }

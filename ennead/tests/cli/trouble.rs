@@ -94,6 +94,43 @@ fn the_host_is_not_there() {
 }
 
 #[test]
+fn a_profile_that_is_not_right() {
+    let fake = with_files();
+    check(
+        &fake,
+        &["--profile", "nothing.toml", "list"],
+        &expect![[r#"
+        stderr: error: Cannot read the profile nothing.toml: No such file or directory (os error 2)
+        exit status: 2
+    "#]],
+    );
+    write(&fake, "half.toml", "url = \"https://127.0.0.1:8443\"\nkey = \"secret\"\n");
+    check(
+        &fake,
+        &["--profile", "half.toml", "list"],
+        &expect![[r#"
+        stderr: error: Cannot use half.toml: missing field `ca`
+        stderr: help: `./run` writes `out/profile.toml` anew
+        exit status: 2
+    "#]],
+    );
+    write(
+        &fake,
+        "bad.toml",
+        "url = \"https://127.0.0.1:8443\"\nca = \"\"\ncertificate = \"\"\nkey = \"secret\"\n",
+    );
+    check(
+        &fake,
+        &["--profile", "bad.toml", "list"],
+        &expect![[r#"
+        stderr: error: Cannot use bad.toml: The profile is not usable: its `key`: no items found
+        stderr: help: `./run` writes `out/profile.toml` anew
+        exit status: 2
+    "#]],
+    );
+}
+
+#[test]
 fn files_that_are_not_right() {
     let fake = with_files();
     write(&fake, "bad.toml", "name = \"web\"\nkind = \"hvm\"\nkernel = \"vmlinuz\"\nmemroy-mib = 64\n");
@@ -210,14 +247,16 @@ fn help_lists_the_exit_codes() {
               destroy      End a guest at once
               logs         Show what a guest last printed on its console
               events       Show what has happened to guests
+              volume       List, create, copy, enlarge and delete volumes, which guests have as disks (`source =
+                           "volume:NAME"`)
               host         Show the host: what guests may use, and its service VMs
               convert      Show a guest's configuration in xl's syntax as TOML
               completions  Print completions for a shell
               help         Print this message or the help of the given subcommand(s)
 
             Options:
-                  --host <URL>         The host: `unix:` and the path of its toolstack's socket [env:
-                                       ENNEAD_HOST] [default: unix:out/toolstack.sock]
+                  --host <URL>         The host: `unix:` and the path of its toolstack's socket
+                  --profile <FILE>     A file that says where the host is on the network, and who asks
                   --json               Show JSON, for programs
                   --timeout <SECONDS>  Give up when nothing has come from the host for so long [default: 60]
               -h, --help               Print help
@@ -228,7 +267,12 @@ fn help_lists_the_exit_codes() {
               1  the host refused, or what was waited for did not come
               2  wrong usage, or a file that cannot be read or is not right
               3  the host cannot be reached, or does not answer
-              4  there is no such guest
+              4  there is no such guest, or no such volume
+
+            Without --host and --profile the host is that of $ENNEAD_HOST or of the profile $ENNEAD_PROFILE;
+            else of the
+            first profile that is there: ./out/profile.toml, ~/.config/ennead/profile.toml; else
+            unix:out/toolstack.sock.
 
             With --json the standard output gets JSON, for events an object a line, and the standard error an
             object `error` with its `kind`, `message` and `help`.

@@ -118,6 +118,18 @@ fn packets_go_through_this_kernel() {
         let payload: Vec<u8> = received.iter().flat_map(|p| p.bytes[header..].to_vec()).collect();
         assert!(payload == large[header..]);
     }
+    // All of a burst is sent in one system call.
+    let burst: Vec<Vec<u8>> = (0..20).map(|n| packet(200 + usize::from(n), n)).collect();
+    for packet in &burst {
+        let layout = Layout { cuts: vec![66], offset: 100, flags: 0, gso: None };
+        sender.front.send(packet, &layout);
+    }
+    while sender.queue.pass(Instant::now()).unwrap().busy() {}
+    sender.front.collect();
+    let received: Vec<Vec<u8>> = taker.receive().into_iter().map(|p| p.bytes).collect();
+    assert_eq!(received, burst);
+    plain.receive();
+
     // One isolated vif reaches others, but no isolated one.
     taker.send(&small, 0, None);
     assert_eq!((sender.receive().len(), plain.receive().len()), (1, 0));

@@ -427,3 +427,15 @@ fn an_event_is_asked_for_and_sent_when_it_is_needed() {
     tap.give([0; 10], &packet(60, 3));
     assert!(queue.pass(Instant::now()).unwrap().rx.notify);
 }
+
+#[test]
+fn a_tap_that_is_known_to_have_nothing_is_not_asked_once() {
+    let (mut front, tap, mut queue) = start();
+    front.post(4);
+    tap.give([0; 10], &packet(60, 1));
+    queue.no_packets_yet();
+    queue.pass(Instant::now()).unwrap();
+    assert!(front.receive().is_empty());
+    queue.pass(Instant::now()).unwrap();
+    assert_eq!(front.receive().len(), 1);
+}

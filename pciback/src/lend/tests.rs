@@ -66,7 +66,7 @@ fn a_device_is_seized_then_reset_then_assigned() {
     let mut lender = Lender::new(root.path(), Asked::default());
     let error = lender.lend(DomId(8), address()).expect_err("not seized").to_string();
     assert_eq!(error, "0000:01:00.0 is not seized");
-    lender.seize(address()).expect("seized");
+    lender.seize(address(), false).expect("seized");
     let read = |file: &str| fs::read_to_string(root.path().join(file)).expect("file");
     assert_eq!(read("bus/pci/devices/0000:01:00.0/driver_override"), "pciback");
     assert_eq!(read("bus/pci/drivers/pciback/unbind"), NVME);
@@ -83,19 +83,26 @@ fn a_device_is_seized_then_reset_then_assigned() {
 #[test]
 fn a_device_that_another_driver_keeps_or_that_has_no_reset_is_not_seized() {
     let root = bus("nvme");
-    let error = Lender::new(root.path(), Asked::default()).seize(address()).expect_err("not bound");
+    let error = Lender::new(root.path(), Asked::default()).seize(address(), false).expect_err("not bound");
     assert_eq!(error.to_string(), "xen-pciback did not take 0000:01:00.0");
     let root = bus("pciback");
     fs::remove_file(root.path().join("bus/pci/devices/0000:01:00.0/reset")).expect("file");
-    let error = Lender::new(root.path(), Asked::default()).seize(address()).expect_err("no reset");
+    let error = Lender::new(root.path(), Asked::default()).seize(address(), false).expect_err("no reset");
     assert!(error.to_string().ends_with("it cannot be reset"), "{error}");
+    // Unless the manifest accepts that.
+    let mut lender = Lender::new(root.path(), Asked::default());
+    assert!(!lender.seize(address(), true).expect("accepted"));
+    lender.lend(DomId(8), address()).expect("lent");
+    assert_eq!(lender.xen.0.borrow().len(), 3);
+    let root = bus("pciback");
+    assert!(Lender::new(root.path(), Asked::default()).seize(address(), true).expect("it can be reset"));
 }
 
 #[test]
 fn a_device_is_not_lent_before_its_last_borrower_is_gone() {
     let root = bus("pciback");
     let mut lender = Lender::new(root.path(), Asked::default());
-    lender.seize(address()).expect("seized");
+    lender.seize(address(), false).expect("seized");
     let borrowed = root.path().join("devices/pci-8-0");
     fs::create_dir(&borrowed).expect("directory");
     let gone = std::thread::spawn(move || {

@@ -56,9 +56,11 @@ pub enum ErrorKind {
     NoSuchGuest,
     /// There is no such image.
     NoSuchImage,
-    /// There is a guest of that name.
+    /// There is no such volume.
+    NoSuchVolume,
+    /// There is a guest or a volume of that name.
     Exists,
-    /// Not as long as the guest does what it does.
+    /// Not as long as the guest does what it does, or the volume is used.
     State,
     /// The host no longer has the images that it takes.
     ImagesMissing,
@@ -86,7 +88,7 @@ impl ErrorKind {
         match self {
             Self::Invalid => 400,
             Self::Quota => 403,
-            Self::NotFound | Self::NoSuchGuest | Self::NoSuchImage => 404,
+            Self::NotFound | Self::NoSuchGuest | Self::NoSuchImage | Self::NoSuchVolume => 404,
             Self::MethodNotAllowed => 405,
             Self::Exists | Self::State | Self::ImagesMissing => 409,
             Self::TooLarge => 413,

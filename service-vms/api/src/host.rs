@@ -14,6 +14,8 @@ pub struct Host {
     pub version: String,
     /// Seconds since it started.
     pub uptime_s: u64,
+    /// Whether an IOMMU keeps each device to the memory of its VM. A host without one says why in its manifest.
+    pub iommu: bool,
     /// What the tenant's guests may use together.
     pub limits: Resources,
     /// What they use.

@@ -11,14 +11,18 @@ mod guest;
 mod host;
 mod image;
 pub mod path;
+mod profile;
+mod volume;
 
 #[cfg(feature = "client")]
-pub use client::{Address, Client, Console, Error, Events, NotAnAddress, Uploaded};
+pub use client::{Address, BadProfile, Client, Console, Error, Events, NotAnAddress, Uploaded};
 pub use error::{ApiError, ErrorBody, ErrorKind};
 pub use event::{Event, What};
 pub use guest::{Action, CreateGuest, Guest, GuestInfo, Shutdown, State, UsedImage};
 pub use host::{Host, Resources, Service};
 pub use image::{Image, Images, NotADigest, Sha256};
+pub use profile::{ENDPOINT, Endpoint, Profile};
+pub use volume::{CreateVolume, GrowVolume, Volume, Volumes};
 
 /// Header of `POST /v1/guests`: 1 to 64 visible ASCII characters that are new for each guest.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";

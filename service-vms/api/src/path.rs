@@ -16,6 +16,12 @@ pub const CONSOLE: &str = "/v1/guests/{name}/console";
 pub const IMAGES: &str = "/v1/images";
 /// An image.
 pub const IMAGE: &str = "/v1/images/{sha256}";
+/// All volumes.
+pub const VOLUMES: &str = "/v1/volumes";
+/// A volume.
+pub const VOLUME: &str = "/v1/volumes/{name}";
+/// To make a volume larger.
+pub const VOLUME_GROW: &str = "/v1/volumes/{name}/grow";
 /// Events.
 pub const EVENTS: &str = "/v1/events";
 /// The parameter of [`EVENTS`] that asks for those to come, too: `true` or `false`.
@@ -53,6 +59,18 @@ pub fn console(name: &str) -> String {
 #[must_use]
 pub fn image(sha256: &Sha256) -> String {
     format!("{IMAGES}/{sha256}")
+}
+
+/// The path of a volume, whose name has no character that a path needs escaped.
+#[must_use]
+pub fn volume(name: &str) -> String {
+    format!("{VOLUMES}/{name}")
+}
+
+/// The path that makes a volume larger.
+#[must_use]
+pub fn volume_grow(name: &str) -> String {
+    format!("{VOLUMES}/{name}/grow")
 }
 
 /// The path of the events.

@@ -122,6 +122,7 @@ fn the_host() {
         toolstack: "toolstack".to_owned(),
         version: "0.1.0".to_owned(),
         uptime_s: 9,
+        iommu: true,
         limits: Resources { memory_mib: 512, vcpus: 8, guests: 10 },
         used: Resources::default(),
         services: vec![service],
@@ -129,7 +130,7 @@ fn the_host() {
     check(
         &host,
         &expect![[
-            r#"{"toolstack":"toolstack","version":"0.1.0","uptime-s":9,"limits":{"memory-mib":512,"vcpus":8,"guests":10},"used":{"memory-mib":0,"vcpus":0,"guests":0},"services":[{"name":"builder","domid":3,"state":"running","memory-kib":65536,"uptime-s":12,"restarts":1}]}"#
+            r#"{"toolstack":"toolstack","version":"0.1.0","uptime-s":9,"iommu":true,"limits":{"memory-mib":512,"vcpus":8,"guests":10},"used":{"memory-mib":0,"vcpus":0,"guests":0},"services":[{"name":"builder","domid":3,"state":"running","memory-kib":65536,"uptime-s":12,"restarts":1}]}"#
         ]],
     );
 }

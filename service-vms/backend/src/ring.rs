@@ -70,7 +70,7 @@ pub fn slots(bytes: usize, slot: usize) -> Option<u32> {
 
 /// A ring with slots of `SLOT` bytes, in one or more pages side by side.
 ///
-/// blkif: 112 (x86-64). netif: 12 to transmit, 8 to receive.
+/// blkif: 112 (64-bit guests) or 108 (32-bit ones). netif: 12 to transmit, 8 to receive.
 #[derive(Debug)]
 pub struct Ring<P, const SLOT: usize> {
     page: P,

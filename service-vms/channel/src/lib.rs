@@ -14,7 +14,9 @@ pub mod proto;
 
 pub use bounded::{List, Text, Unfit};
 pub use error::{Error, Violation};
-pub use link::{Client, Events, Offer, Server};
+#[cfg(any(feature = "offer", test))]
+pub use link::Offer;
+pub use link::{Client, Events, Server};
 pub use page::{Endpoint, Header, INDEX_LIMIT, MAGIC, MAX_MESSAGE, RING_SIZE, VERSION};
 pub use proto::{
     Protocol, Tagged, guests, guests::Guests, line, line::Line, pciback, pciback::Pciback, xenstore,

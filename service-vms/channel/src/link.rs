@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant, SystemTime};
 
-use ennead_xen::{DomId, EventChannels, GrantRef, GrantedPage, MappedPage, Port, SharedPage};
+use ennead_xen::{DomId, EventChannels, GrantRef, MappedPage, Port, SharedPage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -45,16 +45,9 @@ impl Events for EventChannels {
 struct Link<P: SharedPage> {
     endpoint: Endpoint<P>,
     port: Port,
-    generation: u32,
-    /// Ports of others that had events while this end waited for its own. Each at most once, so bounded by the ports.
-    others: Vec<Port>,
 }
 
 impl<P: SharedPage> Link<P> {
-    fn new(endpoint: Endpoint<P>, port: Port, generation: u32) -> Self {
-        Self { endpoint, port, generation, others: Vec::new() }
-    }
-
     fn notify(&self, events: &impl Events) -> Result<(), Error> {
         events.notify(self.port).map_err(xen("notify the peer"))
     }
@@ -114,10 +107,7 @@ impl<P: SharedPage> Link<P> {
             if left.is_zero() {
                 return Ok(None);
             }
-            match events.wait(Some(left)).map_err(xen("wait for the peer"))? {
-                Some(port) if port != self.port && !self.others.contains(&port) => self.others.push(port),
-                _ => {}
-            }
+            events.wait(Some(left)).map_err(xen("wait for the peer"))?;
         }
     }
 }
@@ -134,60 +124,12 @@ fn new_generation() -> u32 {
     u32::from_le_bytes([a, b, c, d]).max(1)
 }
 
-/// A page that is granted to a client which may not be there yet: Xen makes no port for a domain that does not exist.
+/// The end that answers. Mostly it owns the page: whoever restarts less is the server.
 #[derive(Debug)]
-pub struct Offer<R: Protocol> {
-    page: GrantedPage,
-    protocol: PhantomData<fn() -> R>,
-}
-
-impl<R: Protocol> Offer<R> {
-    /// Grants a page to `peer`. A server that does this before anything else that takes grants, in the order of
-    /// `Vm::answers`, gives client number i (from 0) the gref `FIRST_GREF` + i.
-    ///
-    /// # Errors
-    /// Xen's.
-    pub fn new(peer: DomId) -> Result<Self, Error> {
-        Ok(Self { page: GrantedPage::new(peer).map_err(xen("grant a page"))?, protocol: PhantomData })
-    }
-
-    /// The page's grant reference.
-    pub fn gref(&self) -> GrantRef {
-        self.page.gref()
-    }
-
-    /// The client's domid.
-    pub fn peer(&self) -> DomId {
-        self.page.peer()
-    }
-
-    /// Opens the channel on `port`, an unbound port for the client. The client sees the page only now.
-    #[must_use]
-    pub fn open(self, port: Port) -> Server<R> {
-        let (gref, peer) = (self.gref(), self.peer());
-        Server::over(self.page, gref, peer, port)
-    }
-}
-
-/// The end that answers. It owns the page: whoever restarts less is the server.
-#[derive(Debug)]
-pub struct Server<R: Protocol, P: SharedPage = GrantedPage> {
+pub struct Server<R: Protocol, P: SharedPage = MappedPage> {
     link: Link<P>,
-    gref: GrantRef,
     peer: DomId,
     protocol: PhantomData<fn() -> R>,
-}
-
-impl<R: Protocol> Server<R, GrantedPage> {
-    /// An [`Offer`] to a client that is there, opened at once.
-    ///
-    /// # Errors
-    /// Xen's; `EPERM` if there is no domain `peer`.
-    pub fn offer(peer: DomId, events: &EventChannels) -> Result<Self, Error> {
-        let offer = Offer::new(peer)?;
-        let port = events.bind_unbound(peer).map_err(xen("make an event channel"))?;
-        Ok(offer.open(port))
-    }
 }
 
 impl<R: Protocol> Server<R, MappedPage> {
@@ -198,7 +140,7 @@ impl<R: Protocol> Server<R, MappedPage> {
     /// Xen's; `PeerBroke` if the page is none of this protocol, or not ready.
     pub fn attach(client: DomId, gref: GrantRef, events: &EventChannels) -> Result<Self, Error> {
         let page = MappedPage::map(client, gref).map_err(xen("map the client's page"))?;
-        Self::on(page, gref, client, |port| {
+        Self::on(page, client, |port| {
             events.bind_interdomain(client, port).map_err(xen("bind the client's port"))
         })
     }
@@ -206,27 +148,10 @@ impl<R: Protocol> Server<R, MappedPage> {
 
 impl<R: Protocol, P: SharedPage> Server<R, P> {
     /// The server's end of a page that the client has formatted.
-    fn on(
-        page: P,
-        gref: GrantRef,
-        peer: DomId,
-        bind: impl FnOnce(Port) -> Result<Port, Error>,
-    ) -> Result<Self, Error> {
+    fn on(page: P, peer: DomId, bind: impl FnOnce(Port) -> Result<Port, Error>) -> Result<Self, Error> {
         let header = Header::expect::<R>(&page)?.ok_or(Violation::NotReady)?;
-        let link = Link::new(Endpoint::server(page), bind(header.port)?, header.generation);
-        Ok(Self { link, gref, peer, protocol: PhantomData })
-    }
-
-    fn over(page: P, gref: GrantRef, peer: DomId, port: Port) -> Self {
-        let header = Header { generation: new_generation(), port, protocol: R::ID };
-        header.publish(&page);
-        let link = Link::new(Endpoint::server(page), port, header.generation);
-        Self { link, gref, peer, protocol: PhantomData }
-    }
-
-    /// The page's grant reference.
-    pub fn gref(&self) -> GrantRef {
-        self.gref
+        let port = bind(header.port)?;
+        Ok(Self { link: Link { endpoint: Endpoint::server(page), port }, peer, protocol: PhantomData })
     }
 
     /// The client's domid.
@@ -239,11 +164,6 @@ impl<R: Protocol, P: SharedPage> Server<R, P> {
         self.link.port
     }
 
-    /// This start's generation.
-    pub fn generation(&self) -> u32 {
-        self.link.generation
-    }
-
     /// The next request, if there is one. After an event on `port()`, call this until it says `None`.
     ///
     /// # Errors
@@ -252,42 +172,12 @@ impl<R: Protocol, P: SharedPage> Server<R, P> {
         self.link.try_recv(events)
     }
 
-    /// The next request; waits for it. `None` after `timeout`. Events of other ports: see `take_others`.
-    ///
-    /// # Errors
-    /// As `try_recv`.
-    pub fn recv(
-        &mut self,
-        events: &impl Events,
-        timeout: Duration,
-    ) -> Result<Option<Tagged<R::Request>>, Error> {
-        self.link.recv(events, timeout)
-    }
-
     /// Sends a reply; `false` if there is no room for it now.
     ///
     /// # Errors
     /// `TooLong`; `PeerBroke`; `Xen`.
     pub fn try_send(&mut self, events: &impl Events, reply: &Tagged<R::Reply>) -> Result<bool, Error> {
         self.link.try_send(events, reply)
-    }
-
-    /// Sends a reply; waits for room. Events of other ports: see `take_others`.
-    ///
-    /// # Errors
-    /// `Timeout`; `TooLong`; `PeerBroke`; `Xen`.
-    pub fn send(
-        &mut self,
-        events: &impl Events,
-        reply: &Tagged<R::Reply>,
-        timeout: Duration,
-    ) -> Result<(), Error> {
-        self.link.send(events, reply, timeout)
-    }
-
-    /// The ports of others that had events while a call of this end waited: each is for the caller to handle.
-    pub fn take_others(&mut self) -> Vec<Port> {
-        std::mem::take(&mut self.link.others)
     }
 }
 
@@ -333,32 +223,11 @@ impl<R: Protocol> Client<R, MappedPage> {
     }
 }
 
-impl<R: Protocol> Client<R, GrantedPage> {
-    /// Grants a page to the server, with a port for it: for a server that [attaches](Server::attach). Its gref is
-    /// `FIRST_GREF` if this comes before anything else that takes grants.
-    ///
-    /// # Errors
-    /// Xen's; `EPERM` if there is no domain `server`.
-    pub fn offer(server: DomId, events: &EventChannels) -> Result<Self, Error> {
-        let page = GrantedPage::new(server).map_err(xen("grant a page"))?;
-        let port = events.bind_unbound(server).map_err(xen("make an event channel"))?;
-        Self::on(page, port)
-    }
-}
-
 impl<R: Protocol, P: SharedPage> Client<R, P> {
-    /// The client's end of a page of its own.
-    fn on(page: P, port: Port) -> Result<Self, Error> {
-        let header = Header { generation: new_generation(), port, protocol: R::ID };
-        header.publish(&page);
-        let link = Link::new(Endpoint::client(page)?, port, header.generation);
-        Ok(Self { link, next_id: new_generation(), protocol: PhantomData })
-    }
-
     fn over(page: P, bind: impl FnOnce(Port) -> Result<Port, Error>) -> Result<Option<Self>, Error> {
         let Some(header) = Header::expect::<R>(&page)? else { return Ok(None) };
         let endpoint = Endpoint::client(page)?;
-        let link = Link::new(endpoint, bind(header.port)?, header.generation);
+        let link = Link { endpoint, port: bind(header.port)? };
         // Replies to a predecessor's requests must not match: it did not start where this one does.
         Ok(Some(Self { link, next_id: new_generation(), protocol: PhantomData }))
     }
@@ -368,12 +237,7 @@ impl<R: Protocol, P: SharedPage> Client<R, P> {
         self.link.port
     }
 
-    /// The server's generation.
-    pub fn generation(&self) -> u32 {
-        self.link.generation
-    }
-
-    /// Sends a request, waits for room. The number is what the replies carry. Events of other ports: see `take_others`.
+    /// Sends a request, waits for room. The number is what the replies carry. Events of other ports are taken meanwhile.
     ///
     /// # Errors
     /// `Timeout`; `TooLong`; `PeerBroke`; `Xen`.
@@ -397,7 +261,7 @@ impl<R: Protocol, P: SharedPage> Client<R, P> {
         self.link.try_recv(events)
     }
 
-    /// The next reply; waits for it. `None` after `timeout`. Events of other ports: see `take_others`.
+    /// The next reply; waits for it. `None` after `timeout`. Events of other ports are taken meanwhile.
     ///
     /// # Errors
     /// As `try_recv`.
@@ -440,11 +304,6 @@ impl<R: Protocol, P: SharedPage> Client<R, P> {
             }
         }
     }
-
-    /// The ports of others that had events while a call of this end waited: each is for the caller to handle.
-    pub fn take_others(&mut self) -> Vec<Port> {
-        std::mem::take(&mut self.link.others)
-    }
 }
 
 impl<P: SharedPage> Client<Pciback, P> {
@@ -475,7 +334,12 @@ impl<P: SharedPage> Client<Pciback, P> {
     }
 }
 
+#[cfg(any(feature = "offer", test))]
+mod offer;
 mod xenstore;
+
+#[cfg(any(feature = "offer", test))]
+pub use offer::Offer;
 
 #[cfg(test)]
 mod tests;

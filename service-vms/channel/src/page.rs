@@ -58,6 +58,9 @@ struct Place {
 const REQUESTS: Place = Place { producer: 64, consumer: 128, data: 512 };
 const REPLIES: Place = Place { producer: 192, consumer: 256, data: 2304 };
 
+#[cfg(any(feature = "offer", test))]
+mod publish;
+
 /// The header, as the server wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -70,21 +73,6 @@ pub struct Header {
 }
 
 impl Header {
-    /// Formats the page: indices at 0, the header, and last the magic that says that all is there.
-    pub fn publish(&self, page: &impl SharedPage) {
-        page.store(OFF_MAGIC, 0);
-        for place in [REQUESTS, REPLIES] {
-            page.store(place.producer, 0);
-            page.store(place.consumer, 0);
-        }
-        page.store(OFF_VERSION, VERSION);
-        page.store(OFF_GENERATION, self.generation);
-        page.store(OFF_PORT, self.port.0);
-        page.store(OFF_FLAGS, 0);
-        page.store(OFF_PROTOCOL, self.protocol);
-        page.store(OFF_MAGIC, MAGIC);
-    }
-
     /// As [`Header::read`], of a page of this protocol.
     pub(crate) fn expect<R: Protocol>(page: &impl SharedPage) -> Result<Option<Self>, Error> {
         let header = Self::read(page)?;

@@ -2,13 +2,12 @@
 //!
 //! They are made anew for each life of the borrower, and go with it: that is how xen-pciback lets go of its page.
 
-use ennead_channel::List;
 use ennead_channel::pciback::Address;
 use ennead_channel::xenstore::Request;
 use ennead_xen::DomId;
 use ennead_xs_wire::{Access, Errno, Perm};
 
-use crate::xenstore::{Error, XenStore};
+use crate::xenstore::{Error, XenStore, write};
 
 /// `XenbusStateInitialising`: whoever finds it begins.
 const INITIALISING: &str = "1";
@@ -55,15 +54,9 @@ fn nodes(lender: DomId, borrower: DomId, functions: &[Address]) -> Result<Vec<Re
     // Each of the two has its own directory, and reads the other's.
     let mut node = |dir: &str, name: &str, value: &str, owner: DomId, reader: DomId| {
         let path = if name.is_empty() { dir.to_owned() } else { format!("{dir}/{name}") };
-        requests.push(Request::Write {
-            path: path.parse().map_err(|_| Error::Unfit(path))?,
-            value: List::new(value.as_bytes().to_vec()).ok_or_else(|| Error::Unfit(value.to_owned()))?,
-            perms: List::new(vec![
-                Perm { access: Access::None, domid: owner.0 },
-                Perm { access: Access::Read, domid: reader.0 },
-            ])
-            .unwrap_or_default(),
-        });
+        let (own, read) = (Access::None, Access::Read);
+        let perms = vec![Perm { access: own, domid: owner.0 }, Perm { access: read, domid: reader.0 }];
+        requests.push(write(path, value, perms)?);
         Ok::<(), Error>(())
     };
     node(&front, "", "", borrower, lender)?;

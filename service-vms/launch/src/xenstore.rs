@@ -11,6 +11,8 @@ use ennead_xs_wire::{Access, Errno, Perm};
 
 /// How long State may take to offer its channel, and to answer. It waits for nobody itself.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to give everything to its successor: longer than it tries.
+const HAND_OVER: Duration = Duration::from_secs(60);
 
 /// Why State does not do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -32,14 +34,6 @@ pub enum Error {
     /// Something is too long for the channel.
     #[error("{0:?} does not fit into a message to XenStore-State")]
     Unfit(String),
-}
-
-impl Error {
-    /// Whether State works and has only refused the request.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Unfit(_))
-    }
 }
 
 /// The open channel.
@@ -67,7 +61,8 @@ impl XenStore {
     /// When State refuses or does not answer.
     pub fn tell(&mut self, request: Request) -> Result<(), Error> {
         let asked = format!("{request:?}");
-        refused(self.client.tell(&self.events, request, PATIENCE)?, || asked)
+        let patience = if matches!(request, Request::HandOver { .. }) { HAND_OVER } else { PATIENCE };
+        refused(self.client.tell(&self.events, request, patience)?, || asked)
     }
 
     /// Announces a domain that has been made for `vm`. A new one gets its tree: `/local/domain/N`, which is its own, with
@@ -140,17 +135,21 @@ fn announcement(plan: &Plan, vm: &Vm, life: Life, ring: Option<Port>) -> Result<
     Ok(requests)
 }
 
+/// The request that writes a node; the first permission names its owner.
+pub(crate) fn write(path: String, value: &str, perms: Vec<Perm>) -> Result<Request, Error> {
+    Ok(Request::Write {
+        path: path.parse().map_err(|_| Error::Unfit(path))?,
+        value: List::new(value.as_bytes().to_vec()).ok_or_else(|| Error::Unfit(value.to_owned()))?,
+        perms: List::new(perms).unwrap_or_default(),
+    })
+}
+
 /// What a service VM's tree is made of.
 fn tree(vm: &Vm) -> Result<Vec<Request>, Error> {
     let home = format!("/local/domain/{}", vm.domid);
-    let write = |path: String, value: &str| -> Result<Request, Error> {
-        Ok(Request::Write {
-            path: path.parse().map_err(|_| Error::Unfit(path.clone()))?,
-            value: List::new(value.as_bytes().to_vec()).ok_or_else(|| Error::Unfit(value.to_owned()))?,
-            // The VM owns it; nobody else sees it.
-            perms: List::new(vec![Perm { access: Access::None, domid: vm.domid }]).unwrap_or_default(),
-        })
-    };
+    // The VM owns it; nobody else sees it.
+    let perms = || vec![Perm { access: Access::None, domid: vm.domid }];
+    let write = |path: String, value: &str| write(path, value, perms());
     let mut nodes = vec![
         write(home.clone(), "")?,
         write(format!("{home}/name"), &vm.name)?,

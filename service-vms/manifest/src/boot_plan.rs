@@ -78,7 +78,7 @@ impl BootPlan {
         hash("host.toml", &self.manifest_sha256)?;
         for (name, image) in &self.images {
             let stem = name.strip_suffix(".kernel").or_else(|| name.strip_suffix(".ramdisk"));
-            ensure(stem.is_some_and(is_name), || {
+            ensure(stem.is_some_and(|stem| stem.split('.').all(is_name)), || {
                 format!("image {name:?} is not called NAME.kernel or NAME.ramdisk")
             })?;
             hash(name, &image.sha256)?;

@@ -85,10 +85,11 @@ impl Vm {
         format!("{}.kernel", self.kernel)
     }
 
-    /// Name of its ramdisk's image.
+    /// Name of its ramdisk's image. One with a network has keys in it: it is no other VM's.
     #[must_use]
     pub fn ramdisk_image(&self) -> String {
-        format!("{}.ramdisk", self.program)
+        let own = self.network.as_ref().map(|_| format!("{}.", self.name)).unwrap_or_default();
+        format!("{own}{}.ramdisk", self.program)
     }
 }
 

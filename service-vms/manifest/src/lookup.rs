@@ -36,12 +36,6 @@ impl Plan {
     pub fn built_by_bootstrapper(&self) -> impl Iterator<Item = &Vm> {
         self.vms.iter().filter(|vm| vm.kind != Kind::Bootstrapper && vm.built_by_bootstrapper)
     }
-
-    /// The VMs that Builder builds (at the start of the host, or on request), in the order of start; never the bootstrapper,
-    /// which Xen builds.
-    pub fn built_by_builder(&self) -> impl Iterator<Item = &Vm> {
-        self.vms.iter().filter(|vm| vm.kind != Kind::Bootstrapper && !vm.built_by_bootstrapper)
-    }
 }
 
 impl Plan {

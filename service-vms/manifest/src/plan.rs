@@ -93,6 +93,22 @@ pub struct Ring {
     pub line: u32,
 }
 
+/// A toolstack's own network interface, where operators reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Network {
+    /// Name of the VM that serves it.
+    pub backend: String,
+    /// IPv4 address and length of the network's prefix: `10.0.2.40/24`.
+    pub address: String,
+    /// IPv4 address of the way to other networks.
+    pub gateway: String,
+    /// TCP port of the API.
+    pub port: u16,
+    /// Line in the manifest, from 1.
+    pub line: u32,
+}
+
 /// Which PCI devices a VM gets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -148,6 +164,8 @@ pub struct Restart {
     /// Seconds between two restarts; only with `RestartPolicy::Every`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every_seconds: Option<u32>,
+    /// Milliseconds that it may take to end its work when it is restarted on request; then it is destroyed as it is.
+    pub drain_ms: u32,
 }
 
 /// The rule by which a VM is rebuilt.
@@ -192,6 +210,9 @@ pub struct Vm {
     pub kernel_options: String,
     /// PCI devices.
     pub devices: Vec<Device>,
+    /// Why its devices are lent even if they cannot be reset, in the manifest's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept_no_reset: Option<String>,
     /// VMs to which it opens channels.
     pub talks_to: Vec<Channel>,
     /// VMs whose channels it answers, in this order (the order fixes the grefs).
@@ -199,6 +220,9 @@ pub struct Vm {
     /// Its XenStore ring; `None`: it has none, and its kernel finds no XenStore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xenstore: Option<Ring>,
+    /// Its network interface (only of kind `toolstack`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// What one guest may use of XenStore, where that differs from Xen's defaults (only of kind `xenstore-state`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quotas: BTreeMap<Quota, u32>,

@@ -45,9 +45,11 @@ pub(crate) struct RawVm {
     pub(crate) devices: Vec<At<Device>>,
     /// `devices` is not there or empty; `devices` itself is also empty if nothing in it could be read.
     pub(crate) has_no_devices: bool,
+    pub(crate) accept_no_reset: Option<At<String>>,
     pub(crate) talks_to: Vec<Reasoned<String>>,
     pub(crate) answers: Vec<At<String>>,
     pub(crate) xenstore: Option<RawRing>,
+    pub(crate) network: Option<RawNetwork>,
     pub(crate) quotas: Option<RawQuotas>,
     pub(crate) may: Vec<Reasoned<Permission>>,
     pub(crate) after: Vec<At<String>>,
@@ -66,6 +68,16 @@ pub(crate) struct RawRing {
 }
 
 #[derive(Debug)]
+pub(crate) struct RawNetwork {
+    /// Place of the section's name.
+    pub(crate) span: Span,
+    pub(crate) backend: Option<At<String>>,
+    pub(crate) address: Option<At<String>>,
+    pub(crate) gateway: Option<At<String>>,
+    pub(crate) port: Option<At<u16>>,
+}
+
+#[derive(Debug)]
 pub(crate) struct RawQuotas {
     /// Place of the section's name.
     pub(crate) span: Span,
@@ -79,6 +91,7 @@ pub(crate) struct RawRestart {
     pub(crate) every_seconds: Option<At<u32>>,
     /// `every-seconds` is there, be it of the right type or not.
     pub(crate) has_every_seconds: bool,
+    pub(crate) drain_ms: Option<At<u32>>,
 }
 
 #[derive(Debug)]
@@ -145,6 +158,7 @@ const VM: &[Key] = &[
     Key("vcpus", "1"),
     Key("kernel-options", "\"swiotlb=512\""),
     Key("devices", "[\"network\"]"),
+    Key("accept-no-reset", "\"why that is good enough here\""),
     Key("answers", "[\"builder\"]"),
     Key("xenstore", "\"why it needs it\""),
     Key("after", "[\"pciback\"]"),
@@ -152,8 +166,15 @@ const VM: &[Key] = &[
     Key("autostart", "true"),
     Key("restart", "{ policy = \"on-crash\" }"),
     Key("talks-to", "{ builder = \"why\" }"),
+    Key("network", "{ ... }"),
     Key("quotas", "{ nodes = 1000 }"),
     Key("may", "{ write-host-console = \"why\" }"),
+];
+const NETWORK: &[Key] = &[
+    Key("backend", "\"netback\""),
+    Key("address", "\"10.0.2.40/24\""),
+    Key("gateway", "\"10.0.2.2\""),
+    Key("port", "8443"),
 ];
 /// Xen 4.17's defaults, where it has any.
 const QUOTAS: &[Key] = &[
@@ -167,7 +188,8 @@ const QUOTAS: &[Key] = &[
     Key(Quota::Memory.as_str(), "2621440"),
     Key(Quota::Events.as_str(), "256"),
 ];
-const RESTART: &[Key] = &[Key("policy", "\"on-crash\""), Key("every-seconds", "3600")];
+const RESTART: &[Key] =
+    &[Key("policy", "\"on-crash\""), Key("every-seconds", "3600"), Key("drain-ms", "500")];
 const TENANT: &[Key] = &[
     Key("toolstack", "\"toolstack\""),
     Key("memory-mib", "512"),
@@ -176,6 +198,9 @@ const TENANT: &[Key] = &[
     Key("backends", "{ blkback = \"why\" }"),
 ];
 const GUEST: &[Key] = &[Key("tenant", "\"acme\""), Key("config", "\"guests/web.toml\"")];
+
+/// What needs no right to listen at.
+const PORTS: std::ops::RangeInclusive<u32> = 1024..=65_535;
 
 /// Syntax errors that are shown; the rest are mostly their consequence.
 const MAX_SYNTAX_ERRORS: usize = 10;
@@ -322,8 +347,18 @@ fn vm(name: At<String>, section: &Section<'_>, errors: &mut Errors<'_>) -> RawVm
             DeValue::Array(items) => items.is_empty(),
             _ => false,
         }),
+        accept_no_reset: section.take("accept-no-reset", VM, errors, string),
         answers: section.take("answers", VM, errors, |v, e| v.array(e, string)).unwrap_or_default(),
         xenstore: ring(section, errors),
+        network: section.section("network", NETWORK, errors).map(|network| RawNetwork {
+            span: network.span,
+            backend: network.need("backend", NETWORK, errors, string),
+            address: network.need("address", NETWORK, errors, string),
+            gateway: network.need("gateway", NETWORK, errors, string),
+            port: network
+                .number("port", NETWORK, PORTS, true, errors)
+                .and_then(|at| Some(At { value: u16::try_from(at.value).ok()?, span: at.span })),
+        }),
         after: section.take("after", VM, errors, |v, e| v.array(e, string)).unwrap_or_default(),
         unread_built_by: built_by_bootstrapper.is_none() && section.table.contains_key("built-by"),
         built_by_bootstrapper,
@@ -371,6 +406,7 @@ fn restart(vm: &Section<'_>, value: &Value<'_>, errors: &mut Errors<'_>) -> Opti
         }),
         every_seconds: section.number("every-seconds", RESTART, 1..=u32::MAX, false, errors),
         has_every_seconds: table.contains_key("every-seconds"),
+        drain_ms: section.number("drain-ms", RESTART, 0..=10_000, false, errors),
     })
 }
 

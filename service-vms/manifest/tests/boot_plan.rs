@@ -95,7 +95,7 @@ fn unknown_kind_with_control_characters() {
     unreadable(
         &text,
         expect![[
-            r#"The boot plan is not readable in line 159: unknown variant `\u{1b}[2J`, expected one of `bootstrapper`, `builder`, `pciback`, `xenstore-logic`, `xenstore-state`, `toolstack`, `blkback`, `netback`, `qemu-stub`. Build the image again, with tools of the same version"#
+            r#"The boot plan is not readable in line 162: unknown variant `\u{1b}[2J`, expected one of `bootstrapper`, `builder`, `pciback`, `xenstore-logic`, `xenstore-state`, `toolstack`, `blkback`, `netback`, `qemu-stub`. Build the image again, with tools of the same version"#
         ]],
     );
 }

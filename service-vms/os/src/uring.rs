@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
 use io_uring::{IoUring, opcode, squeue, types};
@@ -54,7 +54,7 @@ struct Flight {
 #[derive(Debug)]
 enum Held {
     File { _file: Arc<File> },
-    Fd { _fd: OwnedFd },
+    Fd { _fd: Arc<OwnedFd> },
 }
 
 /// A queue of operations.
@@ -116,12 +116,11 @@ impl Uring {
     /// Completes with `token`, once, when `fd` can be read.
     ///
     /// # Errors
-    /// As many as the queue takes are under way; no more files can be open.
-    pub fn watch(&mut self, fd: impl AsFd, token: u64) -> io::Result<()> {
-        let fd = fd.as_fd().try_clone_to_owned()?;
+    /// As many as the queue takes are under way.
+    pub fn watch(&mut self, fd: &Arc<OwnedFd>, token: u64) -> io::Result<()> {
         let events = u32::from(rustix::event::PollFlags::IN.bits());
         let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), events).build();
-        self.push(&entry, Flight { token, buffer: None, _file: Held::Fd { _fd: fd } })
+        self.push(&entry, Flight { token, buffer: None, _file: Held::Fd { _fd: Arc::clone(fd) } })
     }
 
     fn push(&mut self, entry: &squeue::Entry, flight: Flight) -> io::Result<()> {

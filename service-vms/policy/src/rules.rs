@@ -69,6 +69,15 @@ pub(crate) fn policy(plan: &Plan, vectors: Vectors) -> Policy {
             let reason = format!("{} has a XenStore ring: {}", vm.name, ring.reason);
             make.channel(&Party::of(logic), &Party::of(vm), &Origin { line: ring.line, reason });
         }
+        if let Some((network, backend)) = vm.network.as_ref().and_then(|n| Some((n, plan.vm(&n.backend)?))) {
+            let reason = format!("{} is reached at {}, port {}", vm.name, network.address, network.port);
+            let origin = Origin { line: network.line, reason };
+            make.serves(&Party::of(backend), &Party::of(vm), &origin);
+        }
+        if vm.kind == Kind::XenstoreState && vm.successor_domid.is_some() {
+            let reason = format!("{} hands what it knows over to its successor", vm.name);
+            make.channel(&Party::of(vm), &Party::of(vm), &Origin { line: vm.line, reason });
+        }
         for grant in &vm.may {
             let name = format!("{:?}", grant.permission);
             let reason = format!("{} may {}: {}", vm.name, kebab(&name), grant.reason);

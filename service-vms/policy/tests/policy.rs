@@ -164,6 +164,7 @@ fn pages_are_mapped_along_channels_and_rings_only() {
             ("builder_t", "toolstack_main_t"),
             ("builder_t", "xenstore_state_t"),
             ("netback_t", "guest_main_t"),
+            ("netback_t", "toolstack_main_t"),
             // Configuration space of what it lends.
             ("pciback_starting_t", "blkback_t"),
             ("pciback_starting_t", "netback_t"),
@@ -179,6 +180,8 @@ fn pages_are_mapped_along_channels_and_rings_only() {
             ("xenstore_logic_t", "pciback_t"),
             ("xenstore_logic_t", "toolstack_main_t"),
             ("xenstore_logic_t", "xenstore_state_t"),
+            // To its successor, which runs under the same label and another domid; itself is another label.
+            ("xenstore_state_t", "xenstore_state_t"),
         ])
     );
 }

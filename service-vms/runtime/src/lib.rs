@@ -22,10 +22,12 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod drain;
 pub mod health;
 mod init;
 mod line;
 mod log;
+#[cfg(feature = "power")]
 mod power;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
@@ -34,6 +36,7 @@ pub use boot::Params;
 pub use health::Health;
 pub use init::{Error, Runtime, fail, init, run};
 pub use line::MAX_LINE;
+#[cfg(feature = "power")]
 pub use power::{halt, power_off, restart};
 pub use rustix::thread::CapabilitySet;
 #[cfg(feature = "sandbox")]

@@ -159,6 +159,7 @@ pub struct Sandbox {
     devices: Vec<PathBuf>,
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
+    trees: Vec<PathBuf>,
     capabilities: Option<CapabilitySet>,
     allowed: Vec<i64>,
 }
@@ -187,6 +188,13 @@ impl Sandbox {
     #[must_use]
     pub fn keep_write(mut self, path: impl Into<PathBuf>) -> Self {
         self.write.push(path.into());
+        self
+    }
+
+    /// Keeps the right to all beneath a directory, also to make and remove files and directories there.
+    #[must_use]
+    pub fn keep_tree(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trees.push(path.into());
         self
     }
 
@@ -249,6 +257,7 @@ impl Sandbox {
         let abi = ABI::V2;
         let read = AccessFs::ReadFile | AccessFs::ReadDir;
         let write = read | AccessFs::WriteFile;
+        let tree = write | AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::RemoveFile;
         let mut rules = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::from_all(abi))
@@ -257,6 +266,7 @@ impl Sandbox {
         let devices = self.devices.iter().filter(|path| path.exists());
         let all =
             self.read.iter().map(|path| (path, read)).chain(self.write.iter().map(|path| (path, write)));
+        let all = all.chain(self.trees.iter().map(|path| (path, tree)));
         for (path, access) in all.chain(devices.map(|path| (path, write))) {
             let file = PathFd::new(path).map_err(|source| Error::Path { path: path.clone(), source })?;
             // Rights of directories are not for files.

@@ -32,7 +32,9 @@ pub use control::{
 pub use copy::{CopyMemory, CopyOp, GrantCopy};
 pub use error::{Error, Result};
 pub use evtchn::EventChannels;
-pub use grants::{GrantedPage, GrantedRegion, MAX_REGION, MappedPage, MappedRegion};
+#[cfg(any(feature = "grant", test))]
+pub use grants::{GrantedPage, GrantedRegion};
+pub use grants::{MAX_REGION, MappedPage, MappedRegion};
 pub use ids::{DomId, GrantRef, Mfn, Port, Sid, Virq};
 #[cfg(any(test, feature = "local"))]
 pub use page::LocalPage;

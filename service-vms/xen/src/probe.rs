@@ -46,6 +46,17 @@ impl Mmio {
         Ok(unsafe { register.read_volatile() })
     }
 
+    /// Writes a 32-bit register.
+    ///
+    /// # Errors
+    /// As [`Mmio::read32`].
+    pub fn write32(&self, offset: usize, value: u32) -> io::Result<()> {
+        let register = self.register(offset)?;
+        // SAFETY: aligned and inside the mapping. A device can do harm with it by DMA only where the IOMMU lets it.
+        unsafe { register.write_volatile(value) };
+        Ok(())
+    }
+
     /// Writes a 64-bit register.
     ///
     /// # Errors

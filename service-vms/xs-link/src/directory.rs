@@ -42,11 +42,20 @@ impl Directory {
 
     /// Reads it; `None` if there is none (yet).
     pub fn read(page: &impl Shared) -> Option<Self> {
+        let mut grants = [0; MAX_GRANTS];
+        let (port, count) = Self::read_into(page, &mut grants)?;
+        Some(Self { port, grants: Vec::from(grants.get(..count)?) })
+    }
+
+    /// The same for who may not allocate: the port, and how many grants are in `grants` now; `None` also if there are more.
+    pub fn read_into(page: &impl Shared, grants: &mut [u32]) -> Option<(u32, usize)> {
         if page.load(AT_MAGIC) != MAGIC || page.load(AT_VERSION) != VERSION {
             return None;
         }
         let count = usize::try_from(page.load(AT_COUNT)).ok().filter(|count| *count <= MAX_GRANTS)?;
-        let grants = (0..count).map(|i| page.load(AT_GRANTS + 4 * i)).collect();
-        Some(Self { port: page.load(AT_PORT), grants })
+        for (i, gref) in grants.get_mut(..count)?.iter_mut().enumerate() {
+            *gref = page.load(AT_GRANTS + 4 * i);
+        }
+        Some((page.load(AT_PORT), count))
     }
 }

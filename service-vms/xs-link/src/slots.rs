@@ -2,7 +2,9 @@
 //!
 //! Page 0: `magic, version, slots` written once by State; `submitted` (calls made, by Logic), `completed` (calls answered,
 //! by State), `attention` (bumped by State when it has something unasked), and one word for each side that says that it
-//! sleeps and wants its doorbell rung. The words that are written often lie in cache lines of their own. Then the slots.
+//! sleeps and wants its doorbell rung. The words that are written often lie in cache lines of their own. `successor` and its
+//! `page` say that State's contents are in another VM now: no call is answered any more, and Logic attaches there, and says
+//! `left` here. Then the slots.
 
 use core::sync::atomic::{Ordering, fence};
 
@@ -20,6 +22,11 @@ const AT_COMPLETED: usize = 128;
 const AT_ATTENTION: usize = 192;
 const AT_LOGIC_SLEEPS: usize = 256;
 const AT_STATE_SLEEPS: usize = 320;
+const AT_SUCCESSOR: usize = 384;
+const AT_SUCCESSOR_PAGE: usize = 388;
+const AT_LEFT: usize = 448;
+/// Set in `successor` if there is one; the rest is its domid.
+const IS_SUCCESSOR: u32 = 1 << 31;
 
 /// Bytes of one slot: the largest call or answer, and its header.
 pub const SLOT_LEN: usize = 8192;
@@ -64,17 +71,24 @@ pub enum CallKind {
     /// Without Xen only: domain `line` is new (`req_cons` 1), has shut down (2), is there when Logic starts (3), or is gone
     /// (0); `rsp_cons` 1: more such calls of the same look follow.
     Domain = 13,
+    /// From a State to its successor only: the body are bytes of its contents. `line` is 1 in the last one, whose body is empty
+    /// and whose `req_cons` and `rsp_cons` are the two halves of a sum of all bytes. Answered by nothing, or by a `Drop` that
+    /// says why not.
+    Contents = 14,
 }
 
 impl CallKind {
     fn from_u32(kind: u32) -> Option<Self> {
         use CallKind::{
-            Attach, Broken, Close, Domain, Mapped, Open, Progress, Request, Reset, Stash, Take, Unsent,
-            Writable,
+            Attach, Broken, Close, Contents, Domain, Mapped, Open, Progress, Request, Reset, Stash, Take,
+            Unsent, Writable,
         };
-        [Attach, Open, Close, Request, Stash, Unsent, Writable, Take, Progress, Reset, Mapped, Broken, Domain]
-            .into_iter()
-            .find(|k| *k as u32 == kind)
+        [
+            Attach, Open, Close, Request, Stash, Unsent, Writable, Take, Progress, Reset, Mapped, Broken,
+            Domain, Contents,
+        ]
+        .into_iter()
+        .find(|k| *k as u32 == kind)
     }
 }
 
@@ -223,6 +237,20 @@ impl<M: Shared> Caller<M> {
         self.memory.load(AT_ATTENTION)
     }
 
+    /// Where State's contents are now, if not here any more: a domid, and the grant of the page that says more (`Directory`).
+    #[must_use]
+    pub fn successor(&self) -> Option<(u16, u32)> {
+        let domid = self.memory.load(AT_SUCCESSOR);
+        let [low, high, ..] = domid.to_le_bytes();
+        (domid & IS_SUCCESSOR != 0)
+            .then(|| (u16::from_le_bytes([low, high]), self.memory.load(AT_SUCCESSOR_PAGE)))
+    }
+
+    /// Says that this side uses the memory no more.
+    pub fn leave(&self) {
+        self.memory.store(AT_LEFT, 1);
+    }
+
     /// Says whether this side sleeps. After `true`, look again (`collect`, `attention`) before really sleeping.
     pub fn sleeps(&self, yes: bool) {
         self.memory.store(AT_LOGIC_SLEEPS, yes.into());
@@ -307,6 +335,19 @@ impl<M: Shared> Answerer<M> {
         write_header(&self.memory, at, [call.kind as u32, call.line, len, more.into(), call.req_cons, 0]);
         self.completed = self.completed.wrapping_add(1);
         self.memory.store(AT_COMPLETED, self.completed);
+    }
+
+    /// Sends Logic to another State: to the one in VM `domid`, by the directory that it granted as `page`.
+    pub fn send_to(&self, domid: u16, page: u32) {
+        self.memory.store(AT_SUCCESSOR_PAGE, page);
+        self.memory.store(AT_SUCCESSOR, IS_SUCCESSOR | u32::from(domid));
+        self.call_attention();
+    }
+
+    /// Whether Logic uses the memory no more.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.memory.load(AT_LEFT) != 0
     }
 
     /// Tells Logic that there is something unasked.

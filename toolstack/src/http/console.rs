@@ -75,6 +75,8 @@ async fn serve<S: AsyncRead + AsyncWrite>(
                 from = end;
             }
             if !is_there() || grown.changed().await.is_err() {
+                // TLS knows the end from a connection that broke.
+                writer.shutdown().await?;
                 return anyhow::Ok(());
             }
         }

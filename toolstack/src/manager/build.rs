@@ -92,7 +92,7 @@ impl Manager {
         let (console_port, store_port) = builder.finish(domid).await.map_err(of_builder)?;
         let (toolstack, uuid, config) = (self.domid, record.uuid.as_str(), &record.config);
         let started = now();
-        let devices = devices(config, uuid, &self.peers.backends)?;
+        let devices = devices(config, uuid, toolstack, &self.peers.backends)?;
         let roots = tree::roots(toolstack, domid, uuid, &devices);
         let devices = devices.as_slice();
         let guest =
@@ -167,7 +167,9 @@ impl Manager {
 
     /// All of a guest's directories in XenStore.
     pub(super) fn roots(&self, name: &str, domid: u16, uuid: &str) -> Vec<String> {
-        let devices = self.guest(name).map(|guest| devices(&guest.record.config, uuid, &self.peers.backends));
+        let devices = self
+            .guest(name)
+            .map(|guest| devices(&guest.record.config, uuid, self.domid, &self.peers.backends));
         let devices = devices.and_then(Result::ok).unwrap_or_default();
         tree::roots(self.domid, domid, uuid, &devices)
     }
@@ -204,7 +206,7 @@ fn new_guest(record: &Record, kernel: &Kernel, ramdisk: usize) -> Result<NewGues
 }
 
 /// New for each domain.
-fn random_key() -> Result<u64, Problem> {
+pub(super) fn random_key() -> Result<u64, Problem> {
     let mut key = [0; 8];
     // The kernel gives so few bytes all at once, or none. (Crates for this look for /dev/urandom, which is not here.)
     match rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty()) {

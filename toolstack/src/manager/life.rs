@@ -36,7 +36,7 @@ impl Manager {
         }
         self.possible(&config, kernel.is_some(), ramdisk.is_some())?;
         // Whether there is somebody for each; its UUID may not be known yet.
-        devices::devices(&config, "", &self.peers.backends)?;
+        devices::devices(&config, "", self.domid, &self.peers.backends)?;
         let old = self.guest(&name);
         if old.as_ref().is_some_and(|old| !matches!(old.record.phase, Phase::Stopped { .. })) {
             return Err(ApiError::new(ErrorKind::Exists, format!("There is a guest `{name}`")));
@@ -168,9 +168,7 @@ impl Manager {
                 warn!(guest = name, cause = %e, "not-kept");
             }
             if !ended {
-                if let Err(e) = self.enter(&name, guest.record.phase).await {
-                    warn!(guest = name, cause = %e, "not-kept");
-                }
+                self.change(&name, |known| known.record.phase = guest.record.phase);
                 let message = format!("Builder did not end the domain of `{name}`");
                 return Err(ApiError::new(ErrorKind::Failed, message).help("try again"));
             }
@@ -183,6 +181,16 @@ impl Manager {
             drop(alone);
         });
         Ok(())
+    }
+
+    /// Waits until nothing is left of the guests that somebody has ended.
+    pub(super) async fn await_ended(&self) {
+        let ending = |(_, guest): &(&String, &Guest)| guest.record.phase == Phase::Ending;
+        let names =
+            self.guests.borrow().iter().filter(ending).map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        for name in names {
+            drop(self.locks.lock(&name).await);
+        }
     }
 
     /// A domain of this tenant's that nobody here knows of.

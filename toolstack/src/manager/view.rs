@@ -59,6 +59,11 @@ fn shown(guest: &Guest, domains: &[Domain]) -> Shown {
     }
 }
 
+/// Nobody has ended it. One that somebody has is gone for operators, though its name is not free for a moment.
+fn stays(guest: &Guest) -> bool {
+    guest.record.phase != Phase::Ending
+}
+
 /// A length in bytes.
 fn bytes(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
@@ -76,8 +81,8 @@ impl Manager {
     pub async fn list(&self) -> Result<Vec<Shown>, Problem> {
         let domains = self.domains().await?;
         let guests = self.guests.borrow();
-        let stay = guests.values().filter(|guest| guest.record.phase != Phase::Ending);
-        Ok(stay.map(|guest| shown(guest, &domains)).collect())
+        let staying = guests.values().filter(|guest| stays(guest));
+        Ok(staying.map(|guest| shown(guest, &domains)).collect())
     }
 
     /// One guest.
@@ -85,10 +90,10 @@ impl Manager {
     /// # Errors
     /// When it is not there, or Builder does not answer.
     pub async fn show(&self, name: &str) -> Result<Shown, Problem> {
-        self.guest(name).ok_or_else(|| problem::no_such_guest(name))?;
+        let known = || self.guest(name).filter(stays).ok_or_else(|| problem::no_such_guest(name));
+        known()?;
         let domains = self.domains().await?;
-        let guest = self.guest(name).ok_or_else(|| problem::no_such_guest(name))?;
-        Ok(shown(&guest, &domains))
+        Ok(shown(&known()?, &domains))
     }
 
     /// One guest and what it is made of.
@@ -151,6 +156,7 @@ impl Manager {
             toolstack: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: now().saturating_sub(self.started).as_secs(),
+            iommu: self.limits.iommu,
             limits,
             used,
             services: services.into_iter().map(service).collect(),

@@ -32,7 +32,7 @@ fn a_guests_devices_stand_where_their_backends_look_and_go_with_it() {
         assert!(!world.xenstore.guest_writes(domid, &format!("{disk}/sectors")));
         assert!(world.xenstore.guest_writes(domid, "device/vbd/51712/ring-ref"));
         world.client.destroy("web").await.unwrap();
-        world.nothing_is_left();
+        world.nothing_is_left().await;
     });
 }
 
@@ -78,7 +78,7 @@ fn a_guest_is_built_as_asked_and_found_as_xl_leaves_it() {
             assert_eq!(world.xenstore.guest_writes(domid, path), may, "{path}");
         }
         world.client.destroy("web.1").await.unwrap();
-        world.nothing_is_left();
+        world.nothing_is_left().await;
         assert_eq!(refused(world.client.guest("web.1").await.unwrap_err()), ErrorKind::NoSuchGuest);
         assert_eq!(refused(world.client.destroy("web.1").await.unwrap_err()), ErrorKind::NoSuchGuest);
     });
@@ -105,7 +105,7 @@ fn a_guest_is_paused_and_asked_and_does_what_its_configuration_says() {
         assert_eq!(request().as_deref(), Some("poweroff"));
         world.host.borrow_mut().shuts_down(domid, 0);
         world.gone("a").await;
-        world.nothing_is_left();
+        world.nothing_is_left().await;
 
         let domid = world.create("a", "on-poweroff = \"preserve\"").await;
         world.client.act("a", Action::Reboot).await.unwrap();
@@ -151,7 +151,7 @@ fn a_reboot_keeps_who_it_is_and_its_console() {
         // Its end is the console's.
         world.client.destroy("a").await.unwrap();
         assert_eq!(console.read(&mut [0; 9]).await.unwrap(), 0);
-        world.nothing_is_left();
+        world.nothing_is_left().await;
     });
 }
 
@@ -177,7 +177,7 @@ fn a_crash_loop_slows_down_and_can_be_ended() {
         assert_eq!((guest.state, guest.domid), (State::Restarting, None));
         world.client.destroy("a").await.unwrap();
         tokio::time::sleep(Duration::from_millis(1200)).await;
-        world.nothing_is_left();
+        world.nothing_is_left().await;
         assert!(world.client.metrics().await.unwrap().contains("ennead_guest_crashes_total 2\n"));
     });
 }
@@ -216,7 +216,7 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
             world.host.borrow_mut().refuse = Some((what, refusal, 1));
             let (found, message, _) = text(world.client.create(&good).await.unwrap_err());
             assert_eq!((found, message.as_str()), (kind, "Builder says no"), "{what}");
-            world.nothing_is_left();
+            world.nothing_is_left().await;
         }
         world.client.create(&good).await.unwrap();
         assert_eq!(text(world.client.create(&good).await.unwrap_err()).0, ErrorKind::Exists);
@@ -224,7 +224,7 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
         let twin = world.request("b", &format!("uuid = \"{uuid}\"")).await;
         assert_eq!(text(world.client.create(&twin).await.unwrap_err()).0, ErrorKind::Exists);
         world.client.destroy("a").await.unwrap();
-        world.nothing_is_left();
+        world.nothing_is_left().await;
     });
 }
 
@@ -248,7 +248,7 @@ fn a_guest_without_a_kernel_boots_from_its_disk_once_that_is_served() {
             let other = ennead_api::CreateGuest { kernel, ramdisk, ..pvh.clone() };
             assert_eq!(refused(world.client.create(&other).await.unwrap_err()), ErrorKind::Invalid);
         }
-        world.nothing_is_left();
+        world.nothing_is_left().await;
 
         let serve = async {
             let mut state = String::new();
@@ -272,7 +272,7 @@ fn a_guest_without_a_kernel_boots_from_its_disk_once_that_is_served() {
         // Its loader is no image that could make room, or be missing.
         assert_eq!(world.client.images().await.unwrap().images.len(), 1);
         world.client.destroy("a").await.unwrap();
-        world.nothing_is_left();
+        world.nothing_is_left().await;
     });
 }
 
@@ -291,7 +291,7 @@ fn an_operator_who_goes_away_does_not_cut_a_creation_short() {
         slow.notify_one();
         world.next_domid("a", 0).await;
         world.client.destroy("a").await.unwrap();
-        world.nothing_is_left();
+        world.nothing_is_left().await;
     });
 }
 
@@ -313,7 +313,7 @@ fn a_guest_whose_domain_the_host_ends_waits_for_its_operator() {
         while world.client.guest("a").await.unwrap().guest.domid.is_some() {}
         world.create("a", "").await;
         world.client.destroy("a").await.unwrap();
-        world.nothing_is_left();
+        world.nothing_is_left().await;
     });
 }
 
@@ -371,7 +371,7 @@ fn a_new_toolstack_finds_the_guests_again() {
         for name in ["runs", "reboots"] {
             world.client.destroy(name).await.unwrap();
         }
-        world.nothing_is_left();
+        world.nothing_is_left().await;
     });
 }
 
@@ -386,6 +386,6 @@ fn an_end_that_was_asked_for_is_finished_by_the_next_toolstack() {
         world.start().await;
         // It was said to be at its end.
         world.gone("a").await;
-        world.nothing_is_left();
+        world.nothing_is_left().await;
     });
 }

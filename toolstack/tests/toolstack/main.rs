@@ -2,4 +2,6 @@
 
 mod http;
 mod lives;
+mod network;
+mod volumes;
 mod world;

@@ -39,6 +39,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
             if let Some(answer) = self.caller.collect(&mut self.answer)? {
                 break answer;
             }
+            self.follow()?;
             if !self.world.spin(round) {
                 self.caller.sleeps(true);
                 let waited = if self.caller.is_answered() { Ok(()) } else { self.world.wait_for_state() };

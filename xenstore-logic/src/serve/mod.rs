@@ -126,6 +126,8 @@ pub trait World {
 pub enum Stop {
     /// State is gone.
     StateGone,
+    /// State's contents are in another VM now, whose domid and page these are: see `Serve::move_to`.
+    Moved(u16, u32),
     /// State wrote what cannot be.
     Link(Violation),
     /// The machine refused something.
@@ -203,6 +205,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
     pub fn attach(&mut self) -> Result<(), Stop> {
         let mut round = 0;
         while !self.caller.settled() {
+            self.follow()?;
             if !self.world.spin(round) {
                 self.world.wait_for_state()?;
             }
@@ -211,6 +214,38 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         self.attention = self.caller.attention();
         self.call(CallKind::Attach, 0, &[])?;
         self.settle()
+    }
+
+    /// State answers no more if its contents have moved.
+    fn follow(&self) -> Result<(), Stop> {
+        self.caller.successor().map_or(Ok(()), |(domid, page)| Err(Stop::Moved(domid, page)))
+    }
+
+    /// Attaches to another State, as if it had just started: what it was asked for lies in the rings still. Gives the end at the
+    /// State of before. The world rings at the new one already.
+    ///
+    /// # Errors
+    /// See `Stop`.
+    pub fn move_to(&mut self, caller: Caller<M>) -> Result<Caller<M>, Stop> {
+        for line in 0..MAX_LINES {
+            self.disconnect(line);
+            self.cut(line);
+        }
+        while self.lines.next().is_some() {}
+        while let Some(socket) = self.opening.pop() {
+            self.world.close(socket);
+        }
+        self.events.clear();
+        self.out.clear();
+        (self.out_line, self.more, self.acting) = (MAX_LINES, false, false);
+        let before = core::mem::replace(&mut self.caller, caller);
+        self.attach()?;
+        Ok(before)
+    }
+
+    /// What is around the loop.
+    pub const fn world(&mut self) -> &mut W {
+        &mut self.world
     }
 
     /// Serves for ever.

@@ -99,6 +99,8 @@ fn a_toolstack_keeps_its_guests() {
         "/local/domain/10/backend/vbd/20",
         "/local/domain/10/backend/vbd/20/51712/params",
         "/local/domain/11/backend/vif/21/0",
+        // Its own network interface.
+        "/local/domain/11/backend/vif/8/0",
         "/vm/mine",
         "/vm/mine/name",
         "/vm/guests/uuid",
@@ -116,6 +118,9 @@ fn a_toolstack_keeps_its_guests() {
         "/local/domain/10/backend/vbd",
         "/local/domain/10/backend/vbd/30/51712",
         "/local/domain/10/backend/vif/20/0",
+        "/local/domain/10/backend/vbd/8/51712",
+        "/local/domain/10/backend/vif/8/0",
+        "/local/domain/11/backend/vif/9/0",
         "/local/domain/11/backend/vbd/20/0",
         "/local/domain/12/backend/vbd/20/0",
         "/local/domain/10/frontend/vbd/20/0",
@@ -168,4 +173,22 @@ fn only_builder_introduces() {
     assert!(!may_ask(&Role::Builder, Op::Control));
     assert!(hears_of_domains(&Role::Builder) && hears_of_domains(&toolstack()));
     assert!(!hears_of_domains(&Role::Service));
+}
+
+#[test]
+fn a_toolstack_keeps_what_is_said_of_its_volumes_where_its_disks_come_from() {
+    let may = |path| may(&toolstack(), TOOLSTACK, path);
+    for path in ["/local/domain/10/backend/volumes/8", "/local/domain/10/backend/volumes/8/lend/20/51712"] {
+        assert!(may(path), "{path}");
+    }
+    for path in [
+        "/local/domain/10/backend/volumes",
+        "/local/domain/10/backend/volumes/9",
+        "/local/domain/10/backend/volumes/20",
+        "/local/domain/10/volumes/8",
+        "/local/domain/11/backend/volumes/8",
+        "/local/domain/12/backend/volumes/8",
+    ] {
+        assert!(!may(path), "{path}");
+    }
 }

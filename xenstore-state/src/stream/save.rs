@@ -4,21 +4,33 @@ use alloc::vec::Vec;
 
 use ennead_xs_wire::{HEADER_LEN, PAYLOAD_MAX, path};
 
-use super::{Carried, IGNORED, NO_DOMAIN, domain, kind, line, record::Writer};
-use crate::{Conn, State, connection::Connection, domain::Domain, perms::Entry, watches::Watch};
+use super::{Carried, IGNORED, NO_DOMAIN, domain, kind, line, record::Writer, transactions};
+use crate::{
+    Conn, DeviceKind, Role, State, connection::Connection, domain::Domain, perms::Entry, store::Seen,
+    watches::Watch,
+};
 
 /// The longest message.
 const MESSAGE: usize = HEADER_LEN + PAYLOAD_MAX;
 
 impl State {
-    /// The stream; `carried` says what else belongs to a ring.
-    pub(crate) fn save_with(&self, carried: impl Fn(Conn) -> Carried) -> Vec<u8> {
-        let mut out = Writer::new();
+    /// The stream, in pieces for `sink`, which says whether to go on; `carried` says what else belongs to a ring. Whether all
+    /// of it was taken.
+    pub(crate) fn save_with(
+        &self,
+        carried: impl Fn(Conn) -> Carried,
+        sink: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> bool {
+        let mut out = Writer::new(sink);
         // No file descriptors.
         out.record(kind::GLOBAL, |out| {
             out.u32(u32::MAX);
             out.u32(u32::MAX);
         });
+        out.record(kind::COUNTER, |out| out.u64(self.store.generation()));
+        for (domid, role) in &self.settings.roles {
+            save_role(&mut out, *domid, role);
+        }
         // Domain 0 always exists.
         for (domid, domain) in self.store.domains.iter().filter(|(domid, _)| *domid != 0) {
             self.save_domain(&mut out, domid, domain);
@@ -40,24 +52,41 @@ impl State {
                 });
             }
         }
-        save_node(&mut out, path::INTRODUCE_DOMAIN, &[], &self.specials.introduce);
-        save_node(&mut out, path::RELEASE_DOMAIN, &[], &self.specials.release);
+        let generation = self.store.generation();
+        save_node(&mut out, path::INTRODUCE_DOMAIN, &[], generation, &self.specials.introduce);
+        save_node(&mut out, path::RELEASE_DOMAIN, &[], generation, &self.specials.release);
         let tree = &self.store.tree;
-        let mut list = Vec::new();
         tree.walk(self.store.root, path::ROOT, |id, path| {
-            let (perms, generation) = self.store.seen(id);
-            list.clear();
-            list.extend(tree.perms.get(perms).iter().map(|entry| Entry {
-                ignored: entry.ignored || !self.store.domains.is_meant(entry.domid, generation),
-                ..*entry
-            }));
-            save_node(&mut out, path, tree.value(id), &list);
-            true
+            let seen = self.store.seen(id);
+            save_node(&mut out, path, tree.value(id), seen.1, &self.settled(seen));
+            out.is_going()
         });
+        for (conn, ..) in self.rings() {
+            for (tx_id, txn) in self.connections.get(&conn).into_iter().flat_map(|one| &one.transactions) {
+                transactions::save(self, &mut out, conn, *tx_id, txn);
+            }
+        }
+        for (conn, ..) in self.rings() {
+            let next = self.connections.get(&conn).map_or(0, |connection| connection.next_transaction);
+            out.record(kind::NEXT, |out| {
+                out.u32(conn.0);
+                out.u32(next);
+            });
+        }
         out.finish()
     }
 
-    fn save_domain(&self, out: &mut Writer, domid: u16, domain: &Domain) {
+    /// The entries of a list, those marked that do not count any more.
+    pub(super) fn settled(&self, (perms, generation): Seen) -> Vec<Entry> {
+        let list = self.store.tree.perms.get(perms).iter();
+        list.map(|entry| Entry {
+            ignored: entry.ignored || !self.store.domains.is_meant(entry.domid, generation),
+            ..*entry
+        })
+        .collect()
+    }
+
+    fn save_domain(&self, out: &mut Writer<'_>, domid: u16, domain: &Domain) {
         let flags = [
             (domain.announced, domain::ANNOUNCED),
             (domain.introduced, domain::INTRODUCED),
@@ -92,7 +121,7 @@ impl State {
 }
 
 fn save_connection(
-    out: &mut Writer,
+    out: &mut Writer<'_>,
     conn: Conn,
     (domid, target, port): (u16, Option<u16>, u32),
     connection: &Connection,
@@ -124,7 +153,7 @@ fn save_connection(
     });
 }
 
-fn save_line(out: &mut Writer, conn: Conn, carried: &Carried, sent: &[u8]) {
+fn save_line(out: &mut Writer<'_>, conn: Conn, carried: &Carried, sent: &[u8]) {
     let flags = [
         (carried.positions.is_some(), line::KNOWN),
         (carried.fresh, line::FRESH),
@@ -153,7 +182,7 @@ fn save_line(out: &mut Writer, conn: Conn, carried: &Carried, sent: &[u8]) {
     });
 }
 
-fn save_watch(out: &mut Writer, watch: &Watch) {
+fn save_watch(out: &mut Writer<'_>, watch: &Watch) {
     // As the client wrote it.
     let path = watch.path.get(watch.skip..).unwrap_or_default();
     out.record(kind::WATCH, |out| {
@@ -167,7 +196,21 @@ fn save_watch(out: &mut Writer, watch: &Watch) {
     });
 }
 
-fn save_node(out: &mut Writer, path: &[u8], value: &[u8], perms: &[Entry]) {
+/// What a toolstack may do. Builder's authority is its channel's.
+fn save_role(out: &mut Writer<'_>, domid: u16, role: &Role) {
+    let Role::Toolstack { backends } = role else { return };
+    out.record(kind::TOOLSTACK, |out| {
+        out.u16(domid);
+        out.len16(backends.len());
+        for backend in backends {
+            out.u16(backend.domid);
+            out.u16(u16::from(backend.kind == DeviceKind::Vif));
+        }
+    });
+}
+
+fn save_node(out: &mut Writer<'_>, path: &[u8], value: &[u8], generation: u64, perms: &[Entry]) {
+    out.record(kind::GENERATION, |out| out.u64(generation));
     out.record(kind::NODE, |out| {
         // Not in a transaction.
         out.u32(0);
@@ -176,12 +219,16 @@ fn save_node(out: &mut Writer, path: &[u8], value: &[u8], perms: &[Entry]) {
         out.len16(value.len());
         out.u16(0);
         out.len16(perms.len());
-        for entry in perms {
-            out.bytes(&[entry.access.letter(), if entry.ignored { IGNORED } else { 0 }]);
-            out.u16(entry.domid);
-        }
+        save_perms(out, perms);
         out.bytes(path);
         out.bytes(&[0]);
         out.bytes(value);
     });
+}
+
+pub(super) fn save_perms(out: &mut Writer<'_>, perms: &[Entry]) {
+    for entry in perms {
+        out.bytes(&[entry.access.letter(), if entry.ignored { IGNORED } else { 0 }]);
+        out.u16(entry.domid);
+    }
 }

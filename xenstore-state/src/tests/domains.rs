@@ -104,8 +104,15 @@ fn a_restart_keeps_nodes_owners_and_permissions() {
     w.start(five);
     w.op("watch @releaseDomain r");
     w.op("watch @introduceDomain i");
+    w.op("watch /local/domain/5/device/vif/0/state backend");
+    w.by(five, "write device/vif/0/state 4");
+    w.by(five, "write device/pci/0/state 4");
     w.events(op);
     w.state.restarting(5);
+    // Its backends let go of it.
+    assert_eq!(w.events(op), ["/local/domain/5/device/vif/0/state backend"]);
+    w.expect("read /local/domain/5/device/vif", "ENOENT|");
+    w.expect("read /local/domain/5/device/pci/0/state", "4");
     assert_eq!(w.state.next_notice(), Some(Notice::Disconnect { conn: five, domid: 5 }));
     w.state.domain_shut_down(5);
     w.state.died(5);

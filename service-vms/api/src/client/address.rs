@@ -4,12 +4,20 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where a host is: `unix:PATH`, a socket on this machine whose other end is the toolstack.
+/// Where a host is: `unix:PATH`, a socket on this machine whose other end is the toolstack; or as a
+/// [`Profile`](crate::Profile) says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Address {
     /// A unix socket.
     Unix(PathBuf),
+    /// A port of a network.
+    Https {
+        /// Its name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
 }
 
 /// What is no [`Address`].
@@ -34,6 +42,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Https { host, port } => write!(f, "https://{host}:{port}"),
         }
     }
 }

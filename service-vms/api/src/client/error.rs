@@ -36,6 +36,14 @@ pub enum Error {
         /// How.
         source: hyper::Error,
     },
+    /// One end does not trust the other.
+    #[error("The host at {address} is not reached with this profile: {problem}")]
+    Distrust {
+        /// Where.
+        address: Address,
+        /// Who does not trust whom, and why.
+        problem: String,
+    },
     /// The answer is not one of this API.
     #[error("What answers at {address} does not speak the API of a toolstack: {problem}")]
     Foreign {
@@ -52,6 +60,9 @@ impl Error {
     pub fn help(&self) -> Option<String> {
         let text = match self {
             Self::Refused(error) => return Some(error.help.clone()).filter(|help| !help.is_empty()),
+            Self::Unreachable { address: Address::Https { .. }, .. } => {
+                "is the host running, and is this its profile? `./run` writes `out/profile.toml` anew"
+            }
             Self::Unreachable { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => {
                     "is this its address, and is it running? `./run --keep` starts a host whose socket is `out/toolstack.sock`"
@@ -69,6 +80,9 @@ impl Error {
             }
             Self::Broken { .. } => {
                 "its toolstack VM may just be restarting: see what has been done, and try again"
+            }
+            Self::Distrust { .. } => {
+                "its certificates are of another host, or were made anew: `./run` writes `out/profile.toml`"
             }
             Self::Foreign { .. } => {
                 "is this the socket of a toolstack, and of the same version as this program?"

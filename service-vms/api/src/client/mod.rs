@@ -4,6 +4,7 @@ mod address;
 mod body;
 mod error;
 mod events;
+mod tls;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::Ordering;
@@ -19,18 +20,21 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 pub use address::{Address, NotAnAddress};
 pub use error::Error;
 pub use events::Events;
+pub use tls::BadProfile;
 
 use crate::{
-    Action, BYTES, CONSOLE_PROTOCOL, CreateGuest, ErrorBody, Guest, GuestInfo, Host, IDEMPOTENCY_KEY, Images,
-    JSON, MAX_JSON, Sha256, path,
+    Action, BYTES, CONSOLE_PROTOCOL, CreateGuest, CreateVolume, ErrorBody, GrowVolume, Guest, GuestInfo,
+    Host, IDEMPOTENCY_KEY, Images, JSON, MAX_JSON, Profile, Sha256, Volume, Volumes, path,
 };
 use body::Outgoing;
+use tls::Tls;
 
 /// A guest's console: bytes both ways, what was printed before first.
 pub type Console = TokioIo<Upgraded>;
@@ -65,6 +69,8 @@ pub enum Uploaded {
 #[derive(Debug, Clone)]
 pub struct Client {
     address: Address,
+    /// How to an address of a network.
+    tls: Option<Tls>,
     patience: Duration,
 }
 
@@ -87,7 +93,16 @@ impl Client {
     /// For the host at this address. Nothing is asked yet.
     #[must_use]
     pub fn new(address: Address) -> Self {
-        Self { address, patience: PATIENCE }
+        Self { address, tls: None, patience: PATIENCE }
+    }
+
+    /// For the host of this profile. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// When the profile has no such address, certificates or key.
+    pub fn of(profile: &Profile) -> Result<Self, BadProfile> {
+        let (address, tls) = tls::read(profile)?;
+        Ok(Self { address, tls: Some(tls), patience: PATIENCE })
     }
 
     /// Gives up when nothing has come for so long, instead of 60 s.
@@ -223,6 +238,38 @@ impl Client {
         Ok(Events::new(self.address.clone(), answer.into_body()))
     }
 
+    /// The volumes.
+    ///
+    /// # Errors
+    /// As [`Client::guests`].
+    pub async fn volumes(&self) -> Result<Volumes, Error> {
+        self.get(path::VOLUMES).await
+    }
+
+    /// Creates a volume, or a copy of one. It is there when all its bytes have been written, which [`Client::volumes`] tells.
+    ///
+    /// # Errors
+    /// As [`Client::guests`]; `Exists`, `TooLarge`, `NoSuchVolume`, `State`.
+    pub async fn create_volume(&self, volume: &CreateVolume) -> Result<Volume, Error> {
+        self.post(path::VOLUMES, volume).await
+    }
+
+    /// Makes a volume larger.
+    ///
+    /// # Errors
+    /// As [`Client::guests`]; `NoSuchVolume`, `State`, `TooLarge`.
+    pub async fn grow_volume(&self, name: &str, bytes: u64) -> Result<Volume, Error> {
+        self.post(&path::volume_grow(name), &GrowVolume { bytes }).await
+    }
+
+    /// Deletes a volume.
+    ///
+    /// # Errors
+    /// As [`Client::guests`]; `NoSuchVolume`, `State`.
+    pub async fn delete_volume(&self, name: &str) -> Result<(), Error> {
+        self.ask(Asked::new(Method::DELETE, &path::volume(name))).await.map(drop)
+    }
+
     /// The host.
     ///
     /// # Errors
@@ -239,6 +286,13 @@ impl Client {
         let answer = self.ask(Asked::new(Method::GET, path::METRICS)).await?;
         let text = self.read(answer.into_body(), MAX_JSON).await?;
         String::from_utf8(text.into()).map_err(|_| self.foreign("its metrics are no text".to_owned()))
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, value: &impl Serialize) -> Result<T, Error> {
+        let headers = [(CONTENT_TYPE.as_str(), JSON)];
+        let body = self.encode(value)?;
+        self.decode(self.ask(Asked { headers: &headers, body, ..Asked::new(Method::POST, path) }).await?)
+            .await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
@@ -298,12 +352,36 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<SendRequest<Outgoing>, Error> {
-        let Address::Unix(path) = &self.address;
-        let socket = tokio::time::timeout(self.patience, UnixStream::connect(path)).await;
-        let socket = socket
-            .map_err(|_| self.no_answer())?
-            .map_err(|source| Error::Unreachable { address: self.address.clone(), source })?;
-        let handshake = http1::handshake(TokioIo::new(socket)).await;
+        let connected = tokio::time::timeout(self.patience, async {
+            let unreachable = |source| Error::Unreachable { address: self.address.clone(), source };
+            match &self.address {
+                Address::Unix(path) => {
+                    self.speak(UnixStream::connect(path).await.map_err(unreachable)?).await
+                }
+                Address::Https { host, port } => {
+                    let Some(tls) = &self.tls else {
+                        return Err(unreachable(std::io::Error::other("there is no profile for it")));
+                    };
+                    let socket = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
+                    // Requests and keys are short, and waited for.
+                    socket.set_nodelay(true).map_err(unreachable)?;
+                    let stream = tls.connector.connect(tls.name.clone(), socket).await;
+                    self.speak(stream.map_err(|source| match tls::distrust(&source) {
+                        Some(problem) => Error::Distrust { address: self.address.clone(), problem },
+                        None => unreachable(source),
+                    })?)
+                    .await
+                }
+            }
+        });
+        connected.await.map_err(|_| self.no_answer())?
+    }
+
+    async fn speak<S>(&self, stream: S) -> Result<SendRequest<Outgoing>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|source| self.broken(source))?;
         // It ends with the answer; whoever waits for that hears of errors, too.
         tokio::spawn(async { connection.with_upgrades().await.ok() });
@@ -348,7 +426,12 @@ impl Client {
     }
 
     fn broken(&self, source: hyper::Error) -> Error {
-        Error::Broken { address: self.address.clone(), source }
+        let address = self.address.clone();
+        // With TLS 1.3 who asks hears that it was refused only when it reads.
+        match tls::distrust(&source) {
+            Some(problem) => Error::Distrust { address, problem },
+            None => Error::Broken { address, source },
+        }
     }
 
     fn no_answer(&self) -> Error {

@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use ennead_runtime::drain;
 use ennead_xen::DomId;
 use ennead_xs_client::{Access as _, Errno, Error, XenStore};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,6 +21,8 @@ use super::step::{Step, XenbusState, step};
 
 /// How long until what could not be served yet is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Token of the watch on Builder's wish.
+const DRAIN: &str = "drain";
 /// A device that does not settle in so many steps goes on with the next event.
 const STEPS: usize = 8;
 
@@ -93,6 +96,8 @@ pub struct Driver<B: Backend, S = File> {
     devices: BTreeMap<Device, Entry<B::Served>>,
     reports: Reports,
     generation: u64,
+    /// Builder will destroy this VM: nothing is served any more.
+    drained: bool,
 }
 
 impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
@@ -101,9 +106,12 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
     /// # Errors
     /// XenStore cannot be reached.
     pub fn start(mut store: XenStore<S>, backend: B) -> Result<Self, Error> {
+        // The wish was a predecessor's.
+        store.rm(drain::NODE)?;
+        store.watch(drain::NODE, DRAIN)?;
         store.watch(&root::<B>(), B::KIND)?;
-        let reports = Reports::new()?;
-        let mut driver = Self { store, backend, devices: BTreeMap::new(), reports, generation: 0 };
+        let (devices, reports) = (BTreeMap::new(), Reports::new()?);
+        let mut driver = Self { store, backend, devices, reports, generation: 0, drained: false };
         driver.look()?;
         Ok(driver)
     }
@@ -165,6 +173,10 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
                 Err(e) => return Err(e),
             };
             some = true;
+            if event.token == DRAIN.as_bytes() {
+                self.drain()?;
+                continue;
+            }
             match parse_token(&event.token) {
                 Some(device) => self.settle(device)?,
                 // Below a device's directory only we write, and the toolstack its wish to end, which is the frontend's to hear.
@@ -174,8 +186,24 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
         }
     }
 
+    /// Ends all serving when Builder wishes it, and says so: what was begun is answered, the rest is the successor's.
+    fn drain(&mut self) -> Result<(), Error> {
+        let wished = find(&mut self.store, drain::NODE)?.is_some_and(|wish| wish == drain::WISH);
+        if !wished {
+            return Ok(());
+        }
+        self.drained = true;
+        let served = self.served().count();
+        self.devices.clear();
+        info!(served, "drained");
+        self.store.write(drain::NODE, drain::DONE)
+    }
+
     /// Looks which devices there are.
     fn look(&mut self) -> Result<(), Error> {
+        if self.drained {
+            return Ok(());
+        }
         let mut found = Vec::new();
         for domid in list(&mut self.store, &root::<B>())? {
             let Some(number) = parse(&domid) else { continue };

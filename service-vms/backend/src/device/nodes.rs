@@ -33,6 +33,14 @@ pub trait Nodes {
     /// # Errors
     /// XenStore cannot be reached.
     fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Error>;
+
+    /// The value of any node, by a path below our own directory.
+    ///
+    /// # Errors
+    /// XenStore cannot be reached.
+    fn elsewhere(&mut self, _path: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(None)
+    }
 }
 
 /// A directory in XenStore. Two of them can share a connection.
@@ -44,7 +52,11 @@ pub(super) struct Directory<'a, 'b, A> {
 
 impl<A: Access> Nodes for Directory<'_, '_, A> {
     fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        find(&mut **self.store.borrow_mut(), &format!("{}/{key}", self.path))
+        self.elsewhere(&format!("{}/{key}", self.path))
+    }
+
+    fn elsewhere(&mut self, path: &str) -> Result<Option<Vec<u8>>, Error> {
+        find(&mut **self.store.borrow_mut(), path)
     }
 }
 

@@ -49,7 +49,7 @@ fn ends_of<R: Protocol>() -> (Server<R, LocalPage>, Wire, Client<R, LocalPage>, 
     let (a, b) = channel();
     let (c, d) = channel();
     assert!(Client::<R, _>::over(page.clone(), Ok).unwrap().is_none(), "no server yet");
-    let server = Server::over(page.clone(), GrantRef(8), DomId(1), Port(5));
+    let server = Server::over(page.clone(), DomId(1), Port(5));
     let client = Client::over(page, Ok).unwrap().expect("the server is there");
     (server, Wire { to_peer: a, from_peer: d }, client, Wire { to_peer: c, from_peer: b })
 }
@@ -151,18 +151,6 @@ fn bytes_that_are_no_message_end_the_channel() {
 }
 
 #[test]
-fn events_of_other_ports_are_kept_for_the_caller() {
-    let (mut server, wire, client, client_wire) = ends();
-    for port in [7, 9, 7] {
-        client_wire.notify(Port(port)).unwrap();
-    }
-    assert!(server.recv(&wire, SHORT).unwrap().is_none());
-    assert_eq!(server.take_others(), [Port(7), Port(9)]);
-    assert!(server.take_others().is_empty());
-    drop(client);
-}
-
-#[test]
 fn another_protocol_is_refused() {
     enum Other {}
     impl Protocol for Other {
@@ -171,7 +159,7 @@ fn another_protocol_is_refused() {
         type Reply = ();
     }
     let page = LocalPage::new();
-    let _server = Server::<Other, _>::over(page.clone(), GrantRef(8), DomId(1), Port(5));
+    let _server = Server::<Other, _>::over(page.clone(), DomId(1), Port(5));
     let refused = Client::<Pciback, _>::over(page, Ok).err();
     assert!(
         matches!(refused, Some(Error::PeerBroke { violation: Violation::Protocol { found: 1, .. } })),
@@ -261,7 +249,7 @@ fn the_server_outlives_its_client() {
     let page = LocalPage::new();
     let (to_client, _client_gone) = channel();
     let (events, from_client) = channel();
-    let mut server = Server::<XenStoreControl, _>::over(page.clone(), GrantRef(8), DomId(0), Port(5));
+    let mut server = Server::<XenStoreControl, _>::over(page.clone(), DomId(0), Port(5));
     let wire = Wire { to_peer: to_client, from_peer: from_client };
     for domid in 0..3 {
         // A client that asks, and vanishes with its reply unread.
@@ -289,9 +277,8 @@ fn a_path_is_taken_exactly_or_not_at_all() {
 #[test]
 fn a_server_attaches_to_a_clients_page_and_finds_what_it_sent_before() {
     let page = LocalPage::new();
-    let attach = |page: &LocalPage| {
-        Server::<Pciback, _>::on(page.clone(), GrantRef(8), DomId(7), |port| Ok(Port(port.0 + 1)))
-    };
+    let attach =
+        |page: &LocalPage| Server::<Pciback, _>::on(page.clone(), DomId(7), |port| Ok(Port(port.0 + 1)));
     assert!(matches!(attach(&page), Err(Error::PeerBroke { violation: Violation::NotReady, .. })));
     let (to_server, from_client) = channel();
     let (to_client, from_server) = channel();
@@ -308,6 +295,6 @@ fn a_server_attaches_to_a_clients_page_and_finds_what_it_sent_before() {
     let reply = client.try_recv(&client_wire).unwrap().expect("an answer");
     assert_eq!((reply.id, reply.body), (id, Reply::Pong));
     // Another protocol's page is none.
-    let other = Server::<XenStoreControl, _>::on(page, GrantRef(8), DomId(7), Ok);
+    let other = Server::<XenStoreControl, _>::on(page, DomId(7), Ok);
     assert!(matches!(other, Err(Error::PeerBroke { violation: Violation::Protocol { .. }, .. })));
 }

@@ -134,6 +134,8 @@ pub enum Reply {
         vcpus: u32,
         /// Number of its guests.
         guests: u32,
+        /// Whether an IOMMU keeps each device of the host to the memory of its VM.
+        iommu: bool,
     },
     /// It is being built.
     Created {

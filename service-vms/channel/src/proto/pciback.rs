@@ -1,11 +1,16 @@
 //! Between Builder (client) and pciback (server).
 
+#[cfg(any(feature = "offer", test))]
+mod parts;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{List, Protocol, Text};
+#[cfg(any(feature = "offer", test))]
+pub use parts::controllers_in_parts;
 
 /// Most controllers in one reply: they fit into one message whatever they are.
 pub const CONTROLLERS_PER_REPLY: usize = 16;
@@ -33,6 +38,8 @@ pub enum Request {
     Seize {
         /// Where it is.
         address: Address,
+        /// Also if it cannot be reset: what one borrower began may end in the next one's memory.
+        without_reset: bool,
     },
     /// Reset a seized function and hand its rights to a VM, which has been built and does not run. Answered by `Lent`.
     Lend {
@@ -153,25 +160,6 @@ impl FromStr for Address {
         // The separators, and that nothing follows: the only text of an address is the one that we write.
         if address.to_string().eq_ignore_ascii_case(text) { Ok(address) } else { Err(NoAddress) }
     }
-}
-
-/// The replies that tell a list of controllers (at least one reply, the first `MAX_CONTROLLERS` controllers).
-pub fn controllers_in_parts(controllers: &[Controller]) -> Vec<Reply> {
-    let told: Vec<_> = controllers.iter().take(MAX_CONTROLLERS).cloned().collect();
-    let parts: Vec<_> = if told.is_empty() {
-        vec![List::default()]
-    } else {
-        told.chunks(CONTROLLERS_PER_REPLY).filter_map(|part| List::new(part.to_vec())).collect()
-    };
-    let last = parts.len() - 1;
-    (0u16..)
-        .zip(parts)
-        .map(|(index, controllers)| Reply::Controllers {
-            index,
-            more: usize::from(index) < last,
-            controllers,
-        })
-        .collect()
 }
 
 /// Puts the list of controllers together again.

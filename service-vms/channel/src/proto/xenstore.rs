@@ -104,6 +104,13 @@ pub enum Request {
         /// Its new port.
         port: u32,
     },
+    /// Give everything to the State in this VM. Answered when that one has it, and serves from then on.
+    HandOver {
+        /// Its number.
+        domid: u16,
+        /// Its grant of the page on which it says more.
+        page: u32,
+    },
     /// Writes a node; missing parents are made.
     Write {
         /// The node.

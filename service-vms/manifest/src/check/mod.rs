@@ -2,6 +2,7 @@
 
 mod channels;
 mod kinds;
+mod network;
 mod order;
 mod privileges;
 mod quotas;
@@ -12,13 +13,15 @@ mod xenstore;
 
 use std::collections::BTreeMap;
 
-use crate::plan::{BootGuest, Channel, Grant, Host, Plan, Restart, Ring, Tenant, Vm};
+use crate::plan::{BootGuest, Channel, Grant, Host, Network, Plan, Restart, Ring, Tenant, Vm};
 use crate::raw::{self, Raw, RawVm};
 use crate::report::{Errors, Report, Span};
 use crate::table::{At, Reasoned};
 
 /// Bytes that a manifest may at most have.
 pub const MAX_MANIFEST_LENGTH: usize = 128 * 1024;
+/// Milliseconds that a VM may take to end its work, if its `restart` does not say.
+const DRAIN_MS: u32 = 500;
 
 /// Checks a manifest and makes the plan of it. `file_name` is for the report only.
 ///
@@ -43,6 +46,7 @@ pub fn check(file_name: &str, text: &str) -> Result<Plan, Report> {
     xenstore::check(&vms, &order, &mut errors);
     quotas::check(&raw, &mut errors);
     tenants::check(&raw, &vms, &mut errors);
+    network::check(&raw, &vms, &mut errors);
     match build(&raw, &order, &errors) {
         Some(plan) if errors.is_empty() => Ok(plan),
         None if errors.is_empty() => {
@@ -165,10 +169,21 @@ fn build_vm(raw: &Raw, vm: &RawVm, errors: &Errors<'_>) -> Option<Vm> {
         vcpus: value(&vm.vcpus).unwrap_or(1),
         kernel_options: value(&vm.kernel_options).unwrap_or_default(),
         devices: vm.devices.iter().map(|device| device.value.clone()).collect(),
+        accept_no_reset: value(&vm.accept_no_reset),
         talks_to: vm.talks_to.iter().map(|to| channel(to, errors)).collect::<Option<_>>()?,
         answers: words(&vm.answers),
         xenstore: match &vm.xenstore {
             Some(ring) => Some(Ring { reason: reason(&ring.reason)?, line: errors.line(ring.span.start) }),
+            None => None,
+        },
+        network: match &vm.network {
+            Some(network) => Some(Network {
+                backend: value(&network.backend)?,
+                address: value(&network.address)?,
+                gateway: value(&network.gateway)?,
+                port: value(&network.port)?,
+                line: errors.line(network.span.start),
+            }),
             None => None,
         },
         quotas: vm.quotas.iter().flat_map(|quotas| &quotas.set).map(|(q, at)| (*q, at.value)).collect(),
@@ -176,7 +191,11 @@ fn build_vm(raw: &Raw, vm: &RawVm, errors: &Errors<'_>) -> Option<Vm> {
         after: words(&vm.after),
         built_by_bootstrapper: vm.built_by_bootstrapper(),
         autostart: vm.autostart(),
-        restart: Restart { policy: value(&restart.policy)?, every_seconds: value(&restart.every_seconds) },
+        restart: Restart {
+            policy: value(&restart.policy)?,
+            every_seconds: value(&restart.every_seconds),
+            drain_ms: value(&restart.drain_ms).unwrap_or(DRAIN_MS),
+        },
         line: errors.line(vm.name.span.start),
     })
 }

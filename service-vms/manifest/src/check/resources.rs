@@ -57,6 +57,12 @@ fn devices_fit(vm: &RawVm, errors: &mut Errors<'_>) {
             format!("{name} has the device `{}`, which a VM of kind `{kind}` may not have", device.value);
         errors.at(device.span, message, help);
     }
+    if let Some(reason) =
+        vm.accept_no_reset.as_ref().filter(|_| !matches!(kind, Kind::Blkback | Kind::Netback))
+    {
+        let message = format!("{name} has `accept-no-reset`, but a VM of kind `{kind}` is lent no device");
+        errors.at(reason.span, message, "take it out: only `blkback` and `netback` have it");
+    }
     if own.is_some() && vm.has_no_devices {
         errors.at(
             vm.name.span,

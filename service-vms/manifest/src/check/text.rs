@@ -44,6 +44,9 @@ pub(super) fn check(raw: &Raw, errors: &mut Errors<'_>) {
         if let Some(why) = vm.xenstore.as_ref().and_then(|ring| ring.reason.as_ref()) {
             reason(why, "The XenStore ring", errors);
         }
+        if let Some(why) = &vm.accept_no_reset {
+            reason(why, "`accept-no-reset`", errors);
+        }
         reasons(&vm.may, |permission| format!("The permission `{permission}`"), errors);
     }
     for tenant in &raw.tenants {

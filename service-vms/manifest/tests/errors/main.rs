@@ -4,6 +4,7 @@
 
 mod channels;
 mod kinds;
+mod network;
 mod order;
 mod privileges;
 mod quotas;

@@ -161,7 +161,7 @@ fn unknown_key_without_likeness() {
                |
             29 | colour = "red"
                | ^^^^^^
-            help: the keys of `[vm.net]` are `kind`, `domid`, `successor-domid`, `kernel`, `program`, `memory-mib`, `vcpus`, `kernel-options`, `devices`, `answers`, `xenstore`, `after`, `built-by`, `autostart`, `restart`, `talks-to`, `quotas` and `may`
+            help: the keys of `[vm.net]` are `kind`, `domid`, `successor-domid`, `kernel`, `program`, `memory-mib`, `vcpus`, `kernel-options`, `devices`, `accept-no-reset`, `answers`, `xenstore`, `after`, `built-by`, `autostart`, `restart`, `talks-to`, `network`, `quotas` and `may`
 
             1 error in host.toml"#]],
     );

@@ -68,7 +68,7 @@ fn no_more_is_under_way_than_the_queue_takes() {
 
 #[test]
 fn what_can_be_read_ends_the_wait() {
-    let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let bell = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap());
     let mut uring = Uring::new(2).unwrap();
     uring.watch(&bell, 7).unwrap();
     uring.submit(false).unwrap();

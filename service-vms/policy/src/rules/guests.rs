@@ -22,6 +22,8 @@ impl Maker {
             self.own(&guests, run, &origin);
             // PVH: where the console and XenStore are, and the vector of events.
             self.allow(run, &guests.me, "hvm", &["getparam", "setparam"], &origin);
+            // GRUB asks where its memory is, which Linux is told at its start.
+            self.allow(run, &guests.me, "mmu", &["memorymap"], &origin);
             // Linux's last words go there as well.
             self.refuse_silently(run, "xen_t", "xen", &["writeconsole"], &origin);
         }
@@ -34,19 +36,23 @@ impl Maker {
             let reason = format!("{} serves {name}: {}", vm.name, backend.reason);
             let origin = Origin { line: backend.line, reason };
             let server = Party::of(vm);
-            // It maps a guest's rings, and copies from and to what the guest grants: Xen asks whether the one whose page it is
-            // read from may copy to the other, whoever does it.
-            self.channel(&server, &guests, &origin);
-            for server in &server.running {
-                for guest in &guests.running {
-                    self.allow(guest, server, "grant", &["copy"], &origin);
-                    self.allow(server, guest, "grant", &["copy"], &origin);
-                }
-            }
+            self.serves(&server, &guests, &origin);
         }
         if let Some(toolstack) = plan.vm(&tenant.toolstack) {
             let origin = because(format!("{} has the consoles of its tenant's guests", toolstack.name));
             self.channel(&Party::of(toolstack), &guests, &origin);
+        }
+    }
+
+    /// `server` is the backend of devices of `client`'s: it maps its rings, and copies from and to what it grants. (Xen asks
+    /// whether the one whose page it is read from may copy to the other, whoever does it.)
+    pub(super) fn serves(&mut self, server: &Party, client: &Party, origin: &Origin) {
+        self.channel(server, client, origin);
+        for server in &server.running {
+            for client in &client.running {
+                self.allow(client, server, "grant", &["copy"], origin);
+                self.allow(server, client, "grant", &["copy"], origin);
+            }
         }
     }
 

@@ -124,7 +124,11 @@ impl Maker {
     /// What only Builder does, once the host runs: it takes the last right away that a VM had for its start, and builds guests.
     fn run_time(&mut self, run: &str, plan: &Plan, origin: &Origin) {
         for target in plan.vms.iter().filter(|target| target.starting_type() != target.running_type()) {
-            self.relabel(run, &target.starting_type(), &target.running_type(), origin);
+            let (starting, running) = (target.starting_type(), target.running_type());
+            self.relabel(run, &starting, &running, origin);
+            // It stands still meanwhile: for a moment Xen takes it for another VM of its type.
+            self.allow(run, &starting, "domain", &["pause"], origin);
+            self.allow(run, &running, "domain", &["unpause"], origin);
         }
         for tenant in &plan.tenants {
             self.build_guests(run, tenant, origin);

@@ -45,10 +45,16 @@ fn only_named_paths_open() {
     for file in ["read", "write", "other", "xen/below"] {
         fs::write(top.join(file), file).unwrap();
     }
+    fs::create_dir_all(top.join("tree/branch")).unwrap();
+    let change = |name: &str| {
+        let (old, new) = (top.join(name).join("old"), top.join(name).join("new"));
+        fs::write(&old, "").and_then(|()| fs::rename(&old, &new)).and_then(|()| fs::remove_file(&new)).is_ok()
+    };
     let sandbox = Sandbox::new()
         .keep_read(top.join("read"))
         .keep_write(top.join("write"))
         .keep_read(top.join("xen"))
+        .keep_tree(top.join("tree"))
         .keep_device("/dev/null");
     let result = in_a_thread(|| {
         rustix::thread::set_no_new_privs(true).unwrap();
@@ -65,7 +71,9 @@ fn only_named_paths_open() {
             write("write"),
             read("xen/below"),
             fs::File::options().read(true).write(true).open("/dev/null").is_ok(),
+            change("tree/branch"),
             // From here on: denied.
+            change("xen"),
             read("other"),
             write("read"),
             write("xen/below"),
@@ -76,7 +84,10 @@ fn only_named_paths_open() {
     });
     fs::remove_dir_all(&top).unwrap();
     if let Some(got) = result {
-        assert_eq!(got, [true, true, true, true, true, false, false, false, false, false, false]);
+        assert_eq!(
+            got,
+            [true, true, true, true, true, true, false, false, false, false, false, false, false]
+        );
     }
 }
 

@@ -1,5 +1,10 @@
 //! A device's rights, handed to another domain. The caller must have them itself (Xen's `xen/common/domctl.c`).
 
+use std::io;
+
+use xenctrl_sys as xc;
+
+use super::libxc::{Libxc, check};
 use super::{Control, domctl};
 use crate::error::Result;
 use crate::{DomId, Mfn};
@@ -30,5 +35,24 @@ impl Control {
     /// As [`Control::allow_io_memory`].
     pub fn allow_io_ports(&self, d: DomId, first: u32, count: u32) -> Result<()> {
         self.xc.allow_ports(d, first, count).map_err(domctl("ioport_permission", d))
+    }
+}
+
+impl Libxc {
+    fn assign_device(&self, d: DomId, sbdf: u32) -> io::Result<()> {
+        // SAFETY: valid handle.
+        check(unsafe { xc::xc_assign_device(self.raw(), u32::from(d.0), sbdf, 0) }).map(drop)
+    }
+
+    fn allow_memory(&self, d: DomId, first: Mfn, count: u64) -> io::Result<()> {
+        // SAFETY: valid handle.
+        check(unsafe { xc::xc_domain_iomem_permission(self.raw(), u32::from(d.0), first.0, count, 1) })
+            .map(drop)
+    }
+
+    fn allow_ports(&self, d: DomId, first: u32, count: u32) -> io::Result<()> {
+        // SAFETY: valid handle.
+        check(unsafe { xc::xc_domain_ioport_permission(self.raw(), u32::from(d.0), first, count, 1) })
+            .map(drop)
     }
 }

@@ -31,7 +31,7 @@ extern "C" fn drop_message(
 }
 
 /// libxenctrl's convention: negative is failure, with `errno`.
-fn check(result: c_int) -> io::Result<u32> {
+pub(super) fn check(result: c_int) -> io::Result<u32> {
     u32::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
@@ -47,7 +47,7 @@ impl Libxc {
         NonNull::new(handle).map(|handle| Self { handle }).ok_or_else(io::Error::last_os_error)
     }
 
-    const fn raw(&self) -> *mut xc::xc_interface {
+    pub(super) const fn raw(&self) -> *mut xc::xc_interface {
         self.handle.as_ptr()
     }
 
@@ -181,23 +181,6 @@ impl Libxc {
         let virq = c_int::try_from(virq).map_err(too_many)?;
         // SAFETY: valid handle.
         check(unsafe { xc::xc_domain_set_virq_handler(self.raw(), u32::from(d.0), virq) }).map(drop)
-    }
-
-    pub(super) fn assign_device(&self, d: DomId, sbdf: u32) -> io::Result<()> {
-        // SAFETY: valid handle.
-        check(unsafe { xc::xc_assign_device(self.raw(), u32::from(d.0), sbdf, 0) }).map(drop)
-    }
-
-    pub(super) fn allow_memory(&self, d: DomId, first: Mfn, count: u64) -> io::Result<()> {
-        // SAFETY: valid handle.
-        check(unsafe { xc::xc_domain_iomem_permission(self.raw(), u32::from(d.0), first.0, count, 1) })
-            .map(drop)
-    }
-
-    pub(super) fn allow_ports(&self, d: DomId, first: u32, count: u32) -> io::Result<()> {
-        // SAFETY: valid handle.
-        check(unsafe { xc::xc_domain_ioport_permission(self.raw(), u32::from(d.0), first, count, 1) })
-            .map(drop)
     }
 
     /// A handle that cannot call Xen, to test what happens before and after.

@@ -4,6 +4,7 @@
 //! Which of them the calling domain may use is FLASK's decision; each refusal comes back as an [`Error`] with Xen's
 //! number.
 
+#[cfg(feature = "lend")]
 mod device;
 mod flask;
 mod hypercall;

@@ -109,7 +109,7 @@ impl Host {
         match request {
             Request::Hello { .. } => {
                 self.end_building();
-                Reply::Limits { memory_mib: 512, vcpus: 8, guests: 4 }
+                Reply::Limits { memory_mib: 512, vcpus: 8, guests: 4, iommu: true }
             }
             Request::Create { key, length } => {
                 if let Some(domid) = self.keys.get(key) {

@@ -15,11 +15,11 @@ use ennead_api::{Client, CreateGuest, ErrorKind, Sha256, State};
 use ennead_runtime::boot::{BackendVm, DeviceKind};
 use ennead_toolstack::builder as builder_client;
 use ennead_toolstack::console::client as console_client;
-use ennead_toolstack::http;
 use ennead_toolstack::images::Images;
 use ennead_toolstack::loader::Loaders;
 use ennead_toolstack::manager::{Manager, Peers};
 use ennead_toolstack::xenstore::Store;
+use ennead_toolstack::{http, tls};
 use ennead_xen::DomId;
 use sha2::Digest as _;
 use tokio::net::UnixListener;
@@ -54,6 +54,7 @@ pub(crate) struct World {
     pub(crate) xenstore: XenStore,
     pub(crate) guests: Guests,
     toolstack: Option<Vec<JoinHandle<()>>>,
+    manager: Option<Rc<Manager>>,
     pub(crate) client: Client,
     socket: PathBuf,
 }
@@ -75,7 +76,7 @@ impl World {
         let client = Client::new(format!("unix:{}", socket.display()).parse().unwrap());
         let (xenstore, guests) = (XenStore::start(), Guests::default());
         let host = Rc::new(RefCell::new(Host::new(xenstore.clone(), guests.clone())));
-        let mut world = Self { host, xenstore, guests, toolstack: None, client, socket };
+        let mut world = Self { host, xenstore, guests, toolstack: None, manager: None, client, socket };
         world.start().await;
         world
     }
@@ -101,6 +102,7 @@ impl World {
         let peers = Peers { builder, store, console, backends };
         let manager = Manager::new("toolstack".into(), domid, limits, Images::new(IMAGES, loaders()), peers);
         manager.find().await.unwrap();
+        self.manager = Some(Rc::clone(&manager));
         let (accepted, connections) = mpsc::channel(4);
         let serving = http::serve(Rc::clone(&manager), connections);
         tasks.push(tokio::task::spawn_local(serving));
@@ -117,6 +119,18 @@ impl World {
             }
         }));
         self.toolstack = Some(tasks);
+    }
+
+    /// Serves operators who come over the network; gives the port.
+    pub(crate) fn serve_network(&mut self, endpoint: &ennead_api::Endpoint) -> u16 {
+        let (operators, connections) = mpsc::channel(tls::QUEUE);
+        let listener = tls::listen(0).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let accepting = tls::accept(listener, tls::acceptor(endpoint).unwrap(), operators);
+        let serving = http::serve(Rc::clone(self.manager.as_ref().unwrap()), connections);
+        let tasks = self.toolstack.as_mut().unwrap();
+        tasks.extend([tokio::task::spawn_local(accepting), tokio::task::spawn_local(serving)]);
+        port
     }
 
     /// The toolstack is gone at once, whatever it was doing.
@@ -178,11 +192,17 @@ impl World {
         }
     }
 
-    /// Nothing is left of any guest.
-    pub(crate) fn nothing_is_left(&self) {
+    /// Nothing is left of any guest, at once but for its nodes, which may take a moment.
+    pub(crate) async fn nothing_is_left(&self) {
         assert_eq!(self.host.borrow().domains(), Vec::<u16>::new());
         assert_eq!(self.guests.open(), Vec::<u16>::new(), "a console is still mapped");
-        assert_eq!(self.xenstore.nodes_of_guests(), Vec::<String>::new());
+        for _ in 0..400 {
+            if self.xenstore.nodes_of_guests().is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{:?}", self.xenstore.nodes_of_guests());
     }
 }
 

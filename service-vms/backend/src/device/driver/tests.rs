@@ -264,6 +264,29 @@ fn a_new_process_serves_on_and_changes_no_node() {
 }
 
 #[test]
+fn when_builder_wishes_it_nothing_is_served_any_more_and_a_successor_goes_on() {
+    const WISH: &str = "/local/domain/8/control/drain";
+    let world = World::new();
+    let mut driver = connected(&world, Vbd::default());
+    world.write(WISH, "something else");
+    driver.turn(Some(Duration::from_millis(20))).unwrap();
+    assert_eq!(driver.served().count(), 1);
+    world.write(WISH, "wish");
+    until(&mut driver, |driver| driver.served().count() == 0);
+    assert_eq!(world.read(WISH).as_deref(), Some("done"));
+    // Whatever happens now is the successor's.
+    world.frontend("state", "4");
+    world.write("/local/domain/8/backend/vbd/1002/1/state", "1");
+    driver.turn(Some(Duration::from_millis(20))).unwrap();
+    assert_eq!((driver.served().count(), world.states().0.as_str()), (0, "4"));
+    world.rm("/local/domain/8/backend/vbd/1002");
+    drop(driver);
+    let driver = Driver::start(world.connect(), Vbd::default()).unwrap();
+    assert_eq!(driver.served().collect::<Vec<_>>(), [(DEVICE, &8)]);
+    assert_eq!(world.read(WISH), None, "the wish was not for it");
+}
+
+#[test]
 fn a_frontend_that_cannot_be_served_is_told_why() {
     let world = World::new();
     world.plug();

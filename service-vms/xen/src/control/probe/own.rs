@@ -64,6 +64,16 @@ impl Probe<'_> {
         Ok(None)
     }
 
+    /// How many of `count` frames from `first` on this VM may map as its own: its memory, and I/O memory that it was given.
+    ///
+    /// # Errors
+    /// When Linux refuses the whole call.
+    pub fn reachable(&self, first: Mfn, count: usize) -> Result<usize> {
+        let frames: Vec<u64> = (first.0..).take(count).collect();
+        let (_mapping, errors) = self.map_own(&frames)?;
+        Ok(errors.iter().filter(|error| **error == 0).count())
+    }
+
     /// Maps frames side by side; where the number is not 0, there is nothing.
     fn map_own(&self, frames: &[u64]) -> Result<(Mapping, Vec<i32>)> {
         let local = |e| Error::new(Kind::Local, "map own pages", None, e);
