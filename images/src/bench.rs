@@ -39,6 +39,7 @@ pub fn run(cache: &Cache, progress: Progress, options: &host::Options, boots: u3
         accel: Accel::Counted,
         resets: false,
         lines: crate::relay::lines(&host.plan),
+        toolstacks: Vec::new(),
         extra: Vec::new(),
         log: options.out.with_file_name("bench.log"),
     };

@@ -4,6 +4,7 @@
 //! final name is always whole. A lock per artefact keeps two runs from building the same one at once.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -134,6 +135,21 @@ impl Cache {
             .prefix(&format!("{name}-"))
             .tempdir_in(&tmp)
             .with_context(|| format!("Cannot make a folder in {}", tmp.display()))
+    }
+
+    /// Writes a file that only its owner can read; it appears under its name only when it is whole.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_private(&self, path: &Path, content: &str) -> Result<()> {
+        let cannot = || format!("Cannot write {}", path.display());
+        // Beside its place, which may be on another file system than the cache.
+        let folder = path.parent().with_context(cannot)?;
+        // Such a file is its owner's alone from the first.
+        let mut file = tempfile::NamedTempFile::new_in(folder).with_context(cannot)?;
+        file.write_all(content.as_bytes()).with_context(cannot)?;
+        file.persist(path).with_context(cannot)?;
+        Ok(())
     }
 
     /// Waits until no other run holds this lock, then holds it until the file is dropped.

@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::progress::Progress;
 use crate::qemu::{Accel, Firmware};
 use crate::run::{self, Request};
-use crate::{bench, classic, console, disk, host, plan, policy, scenario, xen};
+use crate::{backends, bench, certificate, classic, console, disk, graph, host, plan, policy, scenario, xen};
 
 #[derive(Debug, Parser)]
 #[command(name = "images", version, about = "Builds Ennead hosts and runs them in QEMU")]
@@ -36,8 +36,30 @@ enum Command {
         #[command(flatten)]
         manifest: Manifest,
     },
+    /// Draw the host as SVG: its VMs, and who may talk to whom
+    Graph {
+        /// Where the picture goes [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        manifest: Manifest,
+    },
     /// Build the ISO
     Build(Build),
+    /// Make an operator's profile: where a toolstack is on the network, and a certificate for `ennead --profile`
+    Profile {
+        /// The operator
+        #[arg(long)]
+        name: String,
+        /// The toolstack's VM
+        #[arg(long, default_value = "toolstack")]
+        toolstack: String,
+        /// Where the profile goes
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        manifest: Manifest,
+    },
     /// Make a disk of a Debian guest: a raw image for the machine's storage controller, with the guest in GPT partition `debian`
     Disk {
         /// Where the image goes
@@ -73,6 +95,18 @@ enum Against {
         #[arg(long)]
         check: bool,
     },
+    /// Measure the disk and the network of a guest with our backends and with Linux's, in turns, and print them as a table;
+    /// and how long a guest waits when one of ours is restarted
+    Backends {
+        #[command(flatten)]
+        build: Build,
+        /// How often each is measured
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+        rounds: u32,
+        /// Fail if ours is worse anywhere
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +114,12 @@ struct Manifest {
     /// The description of the host [default: the project's images/host.toml]
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+}
+
+impl Manifest {
+    fn file(self) -> PathBuf {
+        self.manifest.unwrap_or(host::Options::standard().manifest)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -98,7 +138,7 @@ impl Build {
     fn options(self) -> host::Options {
         let standard = host::Options::standard();
         host::Options {
-            manifest: self.manifest.manifest.unwrap_or(standard.manifest),
+            manifest: self.manifest.file(),
             text: None,
             out: self.out.unwrap_or(standard.out),
             key: self.key,
@@ -148,7 +188,7 @@ fn run_help() -> String {
         "Without --build-only or --check the host stays until Ctrl-C; if standard input is no terminal, and --keep is not\n\
          given, it is switched off once its guest has been shown.\n\n\
          Scenarios:\n{scenarios}  {:10} all of them\n\n\
-         Commands on the serial console (--keep): list, build NAME, destroy NAME, restart NAME,\n\
+         Commands on the serial console (--keep): list, build NAME, destroy NAME, restart NAME, kill NAME, plan NAME,\n\
          store PATH, poweroff, reboot.\n\
          Built artefacts are kept in $ENNEAD_CACHE (else ~/.cache/ennead); images/README.md lists the milestones.",
         "all"
@@ -183,9 +223,18 @@ fn obey(command: Command) -> Result<bool> {
             println!("{}: {} VMs, no mistake", file.display(), checked.plan.vms.len());
             Ok(true)
         }
+        Command::Graph { out, manifest } => {
+            let drawn = graph::svg(&plan::check(&manifest.file())?.plan);
+            match out {
+                None => print!("{drawn}"),
+                Some(out) => {
+                    std::fs::write(&out, drawn).with_context(|| format!("Cannot write {}", out.display()))?;
+                }
+            }
+            Ok(true)
+        }
         Command::Explain { a, b, manifest } => {
-            let file = manifest.manifest.unwrap_or(host::Options::standard().manifest);
-            let plan = plan::check(&file)?.plan;
+            let plan = plan::check(&manifest.file())?.plan;
             let xen = xen::build(&Cache::from_environment()?, Progress::for_stderr())?;
             let explanation = policy::policy(&xen, &plan)?.explain(&a, &b).context("Cannot explain")?;
             print!("{explanation}");
@@ -197,6 +246,12 @@ fn obey(command: Command) -> Result<bool> {
             host::build(&cache, progress, &options)?.write_iso(&cache, progress, &options.out)?;
             Ok(true)
         }
+        Command::Profile { name, toolstack, out, manifest } => {
+            let file = manifest.manifest.unwrap_or(host::Options::standard().manifest);
+            let plan = plan::check(&file)?.plan;
+            certificate::make_profile(&Cache::from_environment()?, &plan, &toolstack, &name, &out)?;
+            Ok(true)
+        }
         Command::Disk { out } => {
             disk::write_copy(&Cache::from_environment()?, Progress::for_stderr(), &out)?;
             Ok(true)
@@ -204,6 +259,12 @@ fn obey(command: Command) -> Result<bool> {
         Command::Bench { against: Some(Against::Classic { build, guests, check }), .. } => {
             let (cache, progress) = (Cache::from_environment()?, Progress::for_stderr());
             let comparison = classic::run(&cache, progress, &build.options(), guests)?;
+            print!("{}", comparison.table());
+            if check { comparison.check().map(|()| true) } else { Ok(true) }
+        }
+        Command::Bench { against: Some(Against::Backends { build, rounds, check }), .. } => {
+            let (cache, progress) = (Cache::from_environment()?, Progress::for_stderr());
+            let comparison = backends::run(&cache, progress, &build.options(), rounds)?;
             print!("{}", comparison.table());
             if check { comparison.check().map(|()| true) } else { Ok(true) }
         }

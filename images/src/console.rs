@@ -39,7 +39,7 @@ pub fn handle_interrupts() -> Result<()> {
 /// When the machine cannot be reached.
 pub fn interact(session: &mut Session) -> Result<()> {
     println!(
-        "\nThis is the host's serial console. Commands: list, build NAME, destroy NAME, poweroff, reboot."
+        "\nThis is the host's serial console. Commands: list, build NAME, destroy NAME, restart NAME, kill NAME, plan NAME, store PATH, poweroff, reboot."
     );
     println!("Ctrl-C switches the host off, a second Ctrl-C kills it.\n");
     INTERRUPTS.store(0, Ordering::SeqCst);

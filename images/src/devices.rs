@@ -3,7 +3,9 @@
 //! Each is alone behind a root port of its own, so that a reset of the bus reaches no other. Virtio devices keep to the
 //! virtual IOMMU, as real ones do.
 
+use std::fmt;
 use std::fs::OpenOptions;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -51,8 +53,20 @@ impl Disk {
     /// QEMU's options; `index` is another for each controller of the machine.
     #[must_use]
     pub fn arguments(&self, index: u8) -> Vec<String> {
+        self.with(index, &format!("format=raw,file={}", escaped(&self.image)))
+    }
+
+    /// The same, but every write and flush is noted in a file, in order.
+    #[must_use]
+    pub fn logged(&self, index: u8, log: &Path) -> Vec<String> {
+        let (image, log) = (escaped(&self.image), escaped(log));
+        let file = format!("file.driver=raw,file.file.driver=file,file.file.filename={image}");
+        self.with(index, &format!("driver=blklogwrites,{file},log.driver=file,log.filename={log}"))
+    }
+
+    fn with(&self, index: u8, content: &str) -> Vec<String> {
         let drive = format!("drive{index}");
-        let content = format!("if=none,id={drive},format=raw,file={}", escaped(&self.image));
+        let content = format!("if=none,id={drive},{content}");
         let device = match self.model {
             DiskModel::Nvme => format!("nvme,serial=ennead{index},drive={drive}"),
             DiskModel::Virtio => format!("virtio-blk-pci,{VIRTIO},drive={drive}"),
@@ -75,8 +89,29 @@ pub enum NetworkModel {
 pub struct Forward {
     /// Port on 127.0.0.1.
     pub outside: u16,
-    /// Port of whoever has the first address there (10.0.2.15).
+    /// Whose port; `None`: of whoever has the first address there (10.0.2.15).
+    pub to: Option<Ipv4Addr>,
+    /// Its port.
     pub inside: u16,
+}
+
+impl Forward {
+    /// From this port of this machine, or from another if somebody has it.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub fn from(wanted: u16, to: Option<Ipv4Addr>, inside: u16) -> Result<Self> {
+        let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        let listener = free(wanted).or_else(|_| free(0)).context("No free port")?;
+        Ok(Self { outside: listener.local_addr()?.port(), to, inside })
+    }
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to = self.to.map(|to| to.to_string()).unwrap_or_default();
+        write!(f, ",hostfwd=tcp:127.0.0.1:{}-{to}:{}", self.outside, self.inside)
+    }
 }
 
 /// A controller on QEMU's own network (10.0.2.0/24, which has DHCP).
@@ -93,9 +128,7 @@ impl Network {
     #[must_use]
     pub fn arguments(&self, index: u8) -> Vec<String> {
         let net = format!("net{index}");
-        let forwards = self.forwards.iter();
-        let forwards: String =
-            forwards.map(|f| format!(",hostfwd=tcp:127.0.0.1:{}-:{}", f.outside, f.inside)).collect();
+        let forwards: String = self.forwards.iter().map(Forward::to_string).collect();
         let device = match self.model {
             NetworkModel::E1000e => format!("e1000e,netdev={net}"),
             NetworkModel::Virtio => format!("virtio-net-pci,{VIRTIO},netdev={net}"),
@@ -127,11 +160,16 @@ mod tests {
             "-drive if=none,id=drive1,format=raw,file=a,,b.img \
              -device pcie-root-port,id=port1,chassis=1,slot=1 -device nvme,serial=ennead1,drive=drive1,bus=port1"
         );
-        let forwards = vec![Forward { outside: 8022, inside: 22 }, Forward { outside: 8443, inside: 443 }];
+        let logged = disk.logged(1, Path::new("c,d")).join(" ");
+        assert!(logged.contains("filename=a,,b.img,log.driver=file,log.filename=c,,d -device"), "{logged}");
+        let forwards = vec![
+            Forward { outside: 8022, to: None, inside: 22 },
+            Forward { outside: 8443, to: Some(Ipv4Addr::new(10, 0, 2, 40)), inside: 443 },
+        ];
         let network = Network { model: NetworkModel::Virtio, forwards };
         assert_eq!(
             network.arguments(2).join(" "),
-            "-netdev user,id=net2,hostfwd=tcp:127.0.0.1:8022-:22,hostfwd=tcp:127.0.0.1:8443-:443 \
+            "-netdev user,id=net2,hostfwd=tcp:127.0.0.1:8022-:22,hostfwd=tcp:127.0.0.1:8443-10.0.2.40:443 \
              -device pcie-root-port,id=port2,chassis=2,slot=2 \
              -device virtio-net-pci,disable-legacy=on,iommu_platform=on,netdev=net2,bus=port2"
         );

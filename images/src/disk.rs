@@ -1,7 +1,7 @@
 //! A guest's disk: Debian 12 with a kernel, as a cloud has it, in a raw image for the machine's storage controller.
 //!
 //! The image has two GPT partitions, by label: `debian`, which is the guest's whole disk (ext4, no partition table of its own), and
-//! `scratch`, which is empty. `debian/make.sh` puts it together.
+//! `scratch`, which is empty. `debian/make.sh` puts it together. Each copy has a third, for volumes (`debian/volumes.sh`).
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -21,6 +21,9 @@ use crate::xen::{SUITE, write};
 pub const ROOT_MIB: u32 = 1024;
 /// MiB of the empty partition.
 pub const SCRATCH_MIB: u32 = 128;
+
+/// MiB of the partition for volumes, with what the partition table takes.
+pub const VOLUMES_MIB: u32 = 257;
 
 /// The kernel; its version decides when the disk is made anew, as that of the C library does.
 const KERNEL: &str = "linux-image-cloud-amd64";
@@ -151,14 +154,21 @@ pub fn debian(cache: &Cache, progress: Progress) -> Result<PathBuf> {
     Ok(dir.join("disk"))
 }
 
-/// A copy of the disk, as sparse as it is; what is there is replaced.
+/// A copy of the disk, as sparse as it is, with room for volumes; what is there is replaced.
 ///
 /// # Errors
 /// As [`debian`], and when the copy cannot be written.
 pub fn write_copy(cache: &Cache, progress: Progress, out: &Path) -> Result<()> {
     let disk = debian(cache, progress)?;
     let mut step = Progress::Silent.step("The copy of the disk");
-    step.run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(disk).arg(out))
+    step.run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(disk).arg(out))?;
+    add_volumes(&mut step, out, VOLUMES_MIB)
+}
+
+/// Adds the partition for volumes to a disk.
+fn add_volumes(step: &mut Step, disk: &Path, mib: u32) -> Result<()> {
+    let script = crate::images_dir().join("debian/volumes.sh");
+    step.run(Command::new("sh").arg(script).arg(disk).arg(mib.to_string()))
 }
 
 fn make(cache: &Cache, dir: &Path, step: &mut Step) -> Result<()> {
@@ -264,11 +274,14 @@ mod tests {
             [8, 2],
         )
         .unwrap();
+        assert_eq!(fs::metadata(at("disk")).unwrap().len(), 12 << 20);
+        add_volumes(&mut step, &at("disk"), 9).unwrap();
 
         let disk = fs::read(at("disk")).unwrap();
-        assert_eq!(disk.len(), 12 << 20);
         // Entries of the GPT from sector 2 on, 128 bytes each: first and last sector at 32 and 40, name at 56.
-        for (index, name, first, last) in [(0, "debian", 2048_u64, 18431_u64), (1, "scratch", 18432, 22527)] {
+        let partitions =
+            [("debian", 2048_u64, 18431_u64), ("scratch", 18432, 22527), ("ennead-volumes", 24576, 40959)];
+        for (index, (name, first, last)) in partitions.into_iter().enumerate() {
             let entry = &disk[1024 + index * 128..][..128];
             let utf16: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).chain([0, 0]).collect();
             assert!(entry[56..].starts_with(&utf16), "{name}");

@@ -1,11 +1,11 @@
 //! The guest that `./run` shows: Debian, from its own disk and reached over the network.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::cache::Cache;
 use crate::devices::{Disk, DiskModel, Forward, Network, NetworkModel};
@@ -40,13 +40,12 @@ pub fn equip(settings: &mut Settings, cache: &Cache, progress: Progress, image: 
     if !image.exists() {
         disk::write_copy(cache, progress, image)?;
     }
-    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    let listener = free(PORT).or_else(|_| free(0)).context("No free port")?;
-    let outside = listener.local_addr()?.port();
+    let web = Forward::from(PORT, None, 80)?;
     let disk = Disk { image: image.to_owned(), model: DiskModel::Nvme };
-    let network = Network { model: NetworkModel::E1000e, forwards: vec![Forward { outside, inside: 80 }] };
+    let forwards = settings.toolstacks.iter().map(|(_, forward)| *forward).chain([web]).collect();
+    let network = Network { model: NetworkModel::E1000e, forwards };
     settings.extra.extend([disk.arguments(1), network.arguments(2)].concat());
-    Ok(outside)
+    Ok(web.outside)
 }
 
 /// Creates it and waits for its login; gives how long that took.
@@ -54,8 +53,16 @@ pub fn equip(settings: &mut Settings, cache: &Cache, progress: Progress, image: 
 /// # Errors
 /// When it does not come up.
 pub fn boot(operator: &Operator) -> Result<Duration> {
+    boot_from(operator, &configuration())
+}
+
+/// The same with another configuration, which must keep its name.
+///
+/// # Errors
+/// When it does not come up.
+pub fn boot_from(operator: &Operator, configuration: &Path) -> Result<Duration> {
     let start = Instant::now();
-    operator.ask(&["create", &configuration().display().to_string()])?;
+    operator.ask(&["create", &configuration.display().to_string()])?;
     operator.wait_for(NAME, PROMPT, 1, PATIENCE)?;
     Ok(start.elapsed())
 }

@@ -98,12 +98,28 @@ pub fn debian(cache: &Cache, progress: Progress) -> Result<Guest> {
 /// # Errors
 /// When a package cannot be had.
 pub fn ramdisk(cache: &Cache, progress: Progress, kernel: Option<(&str, &Path)>) -> Result<PathBuf> {
+    ramdisk_with(cache, progress, kernel, None)
+}
+
+/// The same with a program of ours, a static executable: its name in /bin, and its bytes.
+///
+/// # Errors
+/// As [`ramdisk`].
+pub fn ramdisk_with(
+    cache: &Cache,
+    progress: Progress,
+    kernel: Option<(&str, &Path)>,
+    program: Option<(&str, &[u8])>,
+) -> Result<PathBuf> {
     let tools = kernel.is_some();
     let packages = if tools { PARTS.as_slice() } else { &PARTS[..1] };
     let mut step = progress.step("Ramdisk for a guest".to_owned());
     let mut key = key(packages)?.with("init", INIT).with("inittab", INITTAB).with("files", FILES.join(" "));
     if let Some((package, _)) = kernel {
         key = key.with("kernel", debian::candidate(package)?).with("dhcp", DHCP);
+    }
+    if let Some((name, bytes)) = program {
+        key = key.with("program", name).with("its bytes", bytes);
     }
     let dir = cache.artefact("guest-ramdisk", &key, &mut step, |dir, step| {
         let (_folder, root) = unpack(cache, packages, step)?;
@@ -119,6 +135,9 @@ pub fn ramdisk(cache: &Cache, progress: Progress, kernel: Option<(&str, &Path)>)
         archive.program("init", INIT.as_bytes())?;
         archive.file("etc/inittab", INITTAB.as_bytes())?;
         archive.program("bin/busybox", &read(&root, "bin/busybox")?)?;
+        if let Some((name, bytes)) = program {
+            archive.program(&format!("bin/{name}"), bytes)?;
+        }
         for name in FILES.iter().filter(|_| tools) {
             archive.program(name, &read(&root, name)?)?;
         }

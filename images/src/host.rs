@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use ennead_api::ENDPOINT;
 use ennead_manifest::{BootPlan, Kind, Plan};
 use ennead_xen::DomainKind;
 
@@ -14,7 +15,7 @@ use crate::iso::{self, Contents};
 use crate::plan::{self, CommandLines};
 use crate::progress::Progress;
 use crate::ramdisk::{self, Extra};
-use crate::{kernel, loader, policy, program, sign, xen};
+use crate::{certificate, kernel, loader, policy, program, sign, xen};
 
 /// Name of the public key in the ramdisks of those that verify the plan.
 const PUBLIC_KEY: &str = "plan.pub";
@@ -133,6 +134,9 @@ pub fn build_with(
             Kind::Toolstack => loaders.iter().map(|(name, content)| Extra { name, content }).collect(),
             _ => Vec::new(),
         };
+        let endpoint = certificate::endpoint(cache, plan, vm)?;
+        let endpoint = endpoint.map(|endpoint| serde_json::to_vec(&endpoint)).transpose()?;
+        extras.extend(endpoint.as_ref().map(|content| Extra { name: ENDPOINT, content }));
         let files = options.files.get(&vm.program).into_iter().flatten();
         extras.extend(files.map(|(name, content)| Extra { name, content }));
         if let Entry::Vacant(place) = ramdisks.entry(vm.ramdisk_image()) {

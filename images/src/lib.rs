@@ -2,8 +2,10 @@
 //! runner that boots the ISO and checks what the host says on its serial line.
 #![forbid(unsafe_code)]
 
+pub mod backends;
 pub mod bench;
 pub mod cache;
+pub mod certificate;
 pub mod classic;
 pub mod cli;
 pub mod console;
@@ -11,6 +13,7 @@ pub mod cpio;
 pub mod devices;
 pub mod disk;
 pub mod first_guest;
+pub mod graph;
 pub mod guest;
 pub mod host;
 pub mod iso;

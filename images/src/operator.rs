@@ -6,7 +6,14 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ennead_api::Profile;
+use ennead_manifest::Plan;
 use serde_json::Value;
+
+use crate::cache::Cache;
+use crate::certificate::Authority;
+use crate::devices::Forward;
+use crate::qemu::Settings;
 
 /// How often is looked whether something is there.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -16,8 +23,53 @@ const GLANCE: Duration = Duration::from_millis(200);
 pub struct Operator {
     /// The program `ennead`.
     pub program: PathBuf,
-    /// Where the toolstack is reached.
-    pub socket: PathBuf,
+    /// How it reaches the toolstack.
+    pub reach: Reach,
+}
+
+/// How an operator reaches a toolstack.
+#[derive(Debug, Clone)]
+pub enum Reach {
+    /// By a socket of this machine.
+    Socket(PathBuf),
+    /// Over a network, as this file says.
+    Profile(PathBuf),
+}
+
+impl Reach {
+    /// `ennead`'s option for it.
+    #[must_use]
+    pub fn option(&self) -> [String; 2] {
+        match self {
+            Self::Socket(path) => ["--host".to_owned(), format!("unix:{}", path.display())],
+            Self::Profile(path) => ["--profile".to_owned(), path.display().to_string()],
+        }
+    }
+}
+
+/// The toolstacks of a plan that are reached over QEMU's network, and a port of this machine for each.
+///
+/// # Errors
+/// When there is no free port.
+pub fn toolstacks(plan: &Plan) -> Result<Vec<(String, Forward)>> {
+    let mut found = Vec::new();
+    for vm in &plan.vms {
+        let Some(network) = &vm.network else { continue };
+        let address = network.address.split_once('/').and_then(|(address, _)| address.parse().ok());
+        found.push((vm.name.clone(), Forward::from(network.port, address, network.port)?));
+    }
+    Ok(found)
+}
+
+/// The profile that `./run` has for a toolstack; `None` if the machine has no way to it.
+///
+/// # Errors
+/// When its certificate cannot be made.
+pub fn profile(cache: &Cache, plan: &Plan, machine: &Settings, toolstack: &str) -> Result<Option<Profile>> {
+    let way = machine.toolstacks.iter().find(|(name, _)| name == toolstack);
+    let (Some((_, forward)), Some(vm)) = (way, plan.vm(toolstack)) else { return Ok(None) };
+    let url = format!("https://127.0.0.1:{}", forward.outside);
+    Ok(Some(Authority::of(cache, plan, vm)?.operator("run", url)?))
 }
 
 /// The domain of a guest that the API tells of; 0 if it has none.
@@ -30,7 +82,7 @@ impl Operator {
     /// `ennead ARGUMENTS` for this toolstack.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--host").arg(format!("unix:{}", self.socket.display())).args(["--timeout", "120"]);
+        command.args(self.reach.option()).args(["--timeout", "120"]);
         command.args(arguments);
         command
     }
@@ -49,6 +101,20 @@ impl Operator {
         let said = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "`ennead {}`: {}", arguments.join(" "), said.trim());
         serde_json::from_slice(&output.stdout).with_context(|| format!("`ennead {}`", arguments.join(" ")))
+    }
+
+    /// Waits until the toolstack answers; gives how long that took.
+    ///
+    /// # Errors
+    /// When it does not in time, with what the last attempt said.
+    pub fn wait_reachable(&self, patience: Duration) -> Result<Duration> {
+        let start = Instant::now();
+        loop {
+            match self.guests() {
+                Err(_) if start.elapsed() < patience => std::thread::sleep(GLANCE),
+                other => return other.map(|_| start.elapsed()),
+            }
+        }
     }
 
     /// The code with which `ennead ARGUMENTS` ends, and what it says.

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::devices::Forward;
+
 /// How many lines of the serial console an error shows.
 const SHOWN_LINES: usize = 30;
 
@@ -81,6 +83,8 @@ pub struct Settings {
     pub resets: bool,
     /// Names of the VMs that have a line to the outside: each is a port of a virtio serial controller.
     pub lines: Vec<String>,
+    /// Toolstacks that are reached over QEMU's network, and by which port of this machine: for whoever gives it a network.
+    pub toolstacks: Vec<(String, Forward)>,
     /// Further options of QEMU's.
     pub extra: Vec<String>,
     /// Where each line of the serial console goes, with the seconds since QEMU's start.
@@ -287,8 +291,16 @@ impl Machine {
     /// # Errors
     /// When the machine is off.
     pub fn type_line(&mut self, text: &str) -> Result<()> {
-        let typed = self.input.write_all(format!("{text}\n").as_bytes()).and_then(|()| self.input.flush());
-        typed.with_context(|| format!("Cannot type `{text}`: the machine is off"))
+        self.type_text(&format!("{text}\n"))
+    }
+
+    /// The same without an end of the line.
+    ///
+    /// # Errors
+    /// When the machine is off.
+    pub fn type_text(&mut self, text: &str) -> Result<()> {
+        let typed = self.input.write_all(text.as_bytes()).and_then(|()| self.input.flush());
+        typed.with_context(|| format!("Cannot type {:?}: the machine is off", text.trim_end()))
     }
 
     /// The next line that nobody has looked at; `None` when none came in time or the machine is off.
@@ -519,6 +531,7 @@ mod tests {
             accel: Accel::Tcg,
             resets: false,
             lines: Vec::new(),
+            toolstacks: Vec::new(),
             extra: vec!["-icount".to_owned(), "1".to_owned()],
             log: PathBuf::new(),
         }

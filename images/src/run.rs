@@ -1,19 +1,24 @@
 //! What `./run` does: build, boot, show.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::cache::Cache;
 use crate::console;
 use crate::devices::image_beside;
-use crate::operator::Operator;
+use crate::host::Host;
+use crate::operator::{Operator, Reach};
 use crate::progress::Progress;
 use crate::qemu::{Accel, Firmware, Settings};
 use crate::scenario::{self, Setup};
 use crate::session::Session;
-use crate::{first_guest, host, program};
+use crate::{certificate, first_guest, host, operator, program};
+
+/// How long a toolstack may take until it answers on its network.
+const REACHABLE: Duration = Duration::from_secs(60);
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -55,6 +60,7 @@ pub fn run(request: &Request) -> Result<bool> {
         accel: request.accel,
         resets: false,
         lines: Vec::new(),
+        toolstacks: Vec::new(),
         extra: request.qemu.clone(),
     };
     let setup = Setup { cache, progress: Progress::for_stderr(), build: request.build.clone(), machine };
@@ -100,7 +106,8 @@ fn show(setup: &Setup, keep: bool) -> Result<()> {
     println!("\nThe VMs of the running host:\n\n{}", list.table());
     let mut operators = Vec::new();
     for name in &machine.lines {
-        operators.push(Operator { program: program.clone(), socket: session.operator(name)? });
+        let line = Operator { program: program.clone(), reach: session.operator(name)? };
+        operators.push(over_network(setup, &host, &machine, name, &program)?.unwrap_or(line));
     }
     let operator = operators.first().context("The manifest has no toolstack")?;
     println!("\nDebian starts as a guest, from its own disk:\n");
@@ -108,14 +115,13 @@ fn show(setup: &Setup, keep: bool) -> Result<()> {
     println!("  its login after {:.1} s", took.as_secs_f64());
     println!("  http://127.0.0.1:{port}/ says: {}", first_guest::page(port)?);
     for (name, operator) in machine.lines.iter().zip(&operators) {
-        let socket = operator.socket.display();
-        println!("\nOperators reach `{name}`: {} --host unix:{socket} list", program.display());
+        println!(
+            "\nOperators reach `{name}`: {} {} list",
+            program.display(),
+            operator.reach.option().join(" ")
+        );
     }
-    println!(
-        "Debian's console: {} --host unix:{} console debian",
-        program.display(),
-        operator.socket.display()
-    );
+    println!("Debian's console: {} {} console debian", program.display(), operator.reach.option().join(" "));
     println!("Its disk, which stays: {}", image.display());
     println!("The whole serial console of the host: {}", machine.log.display());
     println!("`./run --check` checks what must hold, `./run --help` shows the rest.");
@@ -125,4 +131,34 @@ fn show(setup: &Setup, keep: bool) -> Result<()> {
     println!("\nSwitching the guest and the host off:\n");
     first_guest::shut_down(operator)?;
     session.power_off()
+}
+
+/// The operator of a toolstack that is reached over the machine's network, with a profile beside the log; `None` if it has none, or
+/// does not answer there.
+fn over_network(
+    setup: &Setup,
+    host: &Host,
+    machine: &Settings,
+    toolstack: &str,
+    program: &Path,
+) -> Result<Option<Operator>> {
+    // `ennead` finds that of the first by itself.
+    let first = machine.toolstacks.first().is_none_or(|(name, _)| name == toolstack);
+    let name = if first { "profile.toml".to_owned() } else { format!("profile-{toolstack}.toml") };
+    let file = machine.log.with_file_name(name);
+    let Some(profile) = operator::profile(&setup.cache, &host.plan, machine, toolstack)? else {
+        // One of an earlier host would lead nowhere.
+        let _ = std::fs::remove_file(&file);
+        return Ok(None);
+    };
+    certificate::write_profile(&setup.cache, &profile, &file)?;
+    let operator = Operator { program: program.to_owned(), reach: Reach::Profile(file.clone()) };
+    match operator.wait_reachable(REACHABLE) {
+        Ok(_) => Ok(Some(operator)),
+        Err(e) => {
+            println!("\n`{toolstack}` is not reached over the network, only by its socket: {e:#}");
+            let _ = std::fs::remove_file(&file);
+            Ok(None)
+        }
+    }
 }

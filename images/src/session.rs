@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::milestone::Milestone;
+use crate::operator::Reach;
 use crate::qemu::{Line, Machine, Settings};
 use crate::relay::Relay;
 use crate::table::{RunningVm, VmList};
@@ -49,14 +50,14 @@ impl Session {
     ///
     /// # Errors
     /// When the VM has no line, or the socket cannot be made.
-    pub fn operator(&mut self, toolstack: &str) -> Result<PathBuf> {
+    pub fn operator(&mut self, toolstack: &str) -> Result<Reach> {
         if let Some(relay) = self.relays.get(toolstack) {
-            return Ok(relay.socket().to_owned());
+            return Ok(Reach::Socket(relay.socket().to_owned()));
         }
         let socket = self.folder.join(format!("{toolstack}.sock"));
         let relay = Relay::start(&self.machine.port(toolstack), &socket)?;
         self.relays.insert(toolstack.to_owned(), relay);
-        Ok(socket)
+        Ok(Reach::Socket(socket))
     }
 
     /// Waits for a milestone that `wanted` picks. What else happens goes to the timeline.

@@ -1,8 +1,7 @@
 //! Keys and signatures of the boot plan (ed25519).
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -57,16 +56,7 @@ fn development_key(cache: &Cache) -> Result<PathBuf> {
     fs::File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut seed))
         .context("Cannot read random bytes from /dev/urandom")?;
-    let scratch = cache.temporary("key")?;
-    let whole = scratch.path().join("key");
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&whole)
-        .and_then(|mut file| writeln!(file, "{}", hex(&seed)))
-        .and_then(|()| fs::rename(&whole, &path))
-        .with_context(|| format!("Cannot make the development key {}", path.display()))?;
+    cache.keep_private(&path, &format!("{}\n", hex(&seed)))?;
     Ok(path)
 }
 

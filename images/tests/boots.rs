@@ -73,8 +73,28 @@ fn guests_keep_disks_and_networks_while_backends_are_killed() {
 }
 
 #[test]
+fn long_guests_keep_disks_and_networks_through_forty_restarts() {
+    holds("drivers-long");
+}
+
+#[test]
+fn what_is_flushed_outlives_the_power() {
+    holds("cut");
+}
+
+#[test]
+fn hostile_frontends_hurt_nobody() {
+    holds("frontends");
+}
+
+#[test]
 fn guests_live_their_whole_lives() {
     holds("guests");
+}
+
+#[test]
+fn operators_come_over_the_network_with_a_certificate() {
+    holds("network");
 }
 
 #[test]

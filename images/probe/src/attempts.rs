@@ -71,8 +71,8 @@ fn domain_call(probe: &Probe<'_>, name: &str, d: DomId) -> Result<(), Error> {
 pub enum Standing {
     /// It may not even be seen.
     Stranger,
-    /// It is listed.
-    Listed,
+    /// It is listed, and could be let go on: it stood still while it was sealed.
+    Sealed,
     /// It can be started, stopped and destroyed; only its memory and its inside are its own.
     Built,
 }
@@ -89,7 +89,11 @@ pub fn on_other(matrix: &mut Matrix, control: &Control, other: &Other, frames: &
     let mut note = |op, permission, result| matrix.note(op, &other.name, Avc(permission), result);
     if standing != Standing::Built {
         note("pausedomain", "pause", control.pause(d));
+    }
+    if standing == Standing::Stranger {
         note("unpausedomain", "unpause", control.unpause(d));
+    }
+    if standing != Standing::Built {
         note("alloc_unbound", "create", control.alloc_unbound_for(d, DomId::SELF).map(drop));
     }
     note("max_mem", "setdomainmaxmem", control.set_max_mem_kib(d, 1 << 20));
@@ -169,7 +173,7 @@ pub fn builder(
     let frames = |vm: &Other| -> Result<Vec<Mfn>, Error> {
         Ok(control.domain(vm.domid)?.iter().map(|info| info.shared_info).collect())
     };
-    on_other(matrix, control, pciback, &frames(pciback)?, Standing::Listed);
+    on_other(matrix, control, pciback, &frames(pciback)?, Standing::Sealed);
     for vm in built {
         on_other(matrix, control, vm, &frames(vm)?, Standing::Built);
     }
@@ -277,6 +281,51 @@ pub fn xenstore(matrix: &mut Matrix, control: &Control, me: DomId, others: &[Oth
         matrix.note("iomem_permission", name, ByXen, probe.iomem_permission(d, IO_APIC));
         matrix.note("ioport_permission", name, ByXen, probe.ioport_permission(d, PORT));
         matrix.note("irq_permission", name, ByXen, probe.irq_permission(d, GSI.unsigned_abs()));
+    }
+}
+
+/// What a driver VM may not: to Xen, to others, to guests whose grants it may map but nothing else, and with controllers that are
+/// not its own.
+pub fn driver(
+    matrix: &mut Matrix,
+    control: &Control,
+    me: DomId,
+    others: &[Other],
+    guests: &[DomId],
+    functions: impl Iterator<Item = u32>,
+) {
+    let probe = control.probe();
+    on_xen(matrix, &probe);
+    on_self(matrix, control, me);
+    matrix.note("sid_of", "xen", Avc("check_context"), control.sid_of("system_u:system_r:builder_t"));
+    matrix.note("physinfo", "xen", Avc("physinfo"), probe.host_info());
+    matrix.note("readconsole", "xen", Avc("readconsole"), probe.read_console_ring(false));
+    matrix.note("enter_acpi_sleep", "xen", Avc("sleep"), probe.acpi_sleep());
+    matrix.note("machine_memory_map", "xen", Avc("memorymap"), probe.machine_memory_map());
+    hardware_setup(matrix, &probe);
+    create_any(matrix, control);
+    for other in others {
+        stranger(matrix, control, other);
+        let (name, d) = (other.name.as_str(), other.domid);
+        matrix.note("grant_map", name, Avc("map_read"), probe.map_grant(d, GREF));
+        matrix.note("iomem_permission", name, ByXen, probe.iomem_permission(d, IO_APIC));
+        matrix.note("ioport_permission", name, ByXen, probe.ioport_permission(d, PORT));
+        matrix.note("irq_permission", name, ByXen, probe.irq_permission(d, GSI.unsigned_abs()));
+    }
+    for &d in guests {
+        let name = format!("guest-{d}");
+        for mfn in [Mfn(0x1_0000), Mfn(0x3_0000)] {
+            matrix.note("map_frame", &name, Avc("map_read"), control.map(d, &[mfn]).map(drop));
+            matrix.note("update_va", &name, Avc("map_read"), probe.update_va_mapping(d, mfn));
+        }
+        matrix.note("setup_grant_table", &name, Avc("setup"), probe.setup_grant_table(d));
+        matrix.note("pausedomain", &name, Avc("pause"), control.pause(d));
+        matrix.note("destroydomain", &name, Avc("destroy"), control.destroy_domain(d));
+    }
+    for sbdf in functions {
+        let name = format!("function-{sbdf:#x}");
+        matrix.note("assign_device", &name, Avc("add"), probe.assign_device(me, sbdf));
+        matrix.note("deassign_device", &name, Avc("remove"), probe.deassign_device(me, sbdf));
     }
 }
 

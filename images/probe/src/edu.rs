@@ -121,7 +121,8 @@ impl Edu {
     }
 }
 
-fn enable(config: &File) -> io::Result<()> {
+/// Lets a device answer, and use DMA.
+pub(crate) fn enable(config: &File) -> io::Result<()> {
     let mut command = [0; 2];
     config.read_exact_at(&mut command, COMMAND)?;
     let command = u16::from_le_bytes(command) | MEMORY_AND_MASTER;

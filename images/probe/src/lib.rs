@@ -12,8 +12,10 @@
 
 pub mod attempts;
 pub mod edu;
+pub mod frontend;
 pub mod hostile;
 pub mod matrix;
+pub mod nic;
 pub mod options;
 pub mod xenbus;
 pub mod xenstore;

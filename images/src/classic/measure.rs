@@ -39,7 +39,7 @@ impl Ours {
         let mut session = Session::start(settings, false)?;
         let ready = session.until_ready()?;
         let toolstack = settings.lines.first().context("The manifest has no toolstack")?;
-        let operator = Operator { program, socket: session.operator(toolstack)? };
+        let operator = Operator { program, reach: session.operator(toolstack)? };
         Ok((Self { session, operator, config }, ready))
     }
 }

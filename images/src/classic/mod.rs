@@ -88,6 +88,7 @@ pub fn run(
         accel: Accel::Tcg,
         resets: false,
         lines: relay::lines(&host.plan),
+        toolstacks: Vec::new(),
         extra: Vec::new(),
         log: options.out.with_file_name("classic-ours.log"),
     };

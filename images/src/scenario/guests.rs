@@ -52,7 +52,7 @@ impl Stage {
         session.until_ready()?;
         let operator = Operator {
             program: program::cli(&setup.cache, setup.progress)?,
-            socket: session.operator(TOOLSTACK)?,
+            reach: session.operator(TOOLSTACK)?,
         };
         Ok(Self { session, operator, folder, _machine: machine })
     }
@@ -163,7 +163,10 @@ fn life(report: &mut Report, session: &mut Session, operator: &Operator, name: &
 
 /// Does a step, and again if the emulated processor dropped the guest meanwhile: QEMU 7.2 now and then goes on in a PVH guest with
 /// the instruction pointer of Xen's own `vmrun`, which ends the guest by a triple fault. Xen says so, and the toolstack starts it anew.
-fn unless_dropped(session: &mut Session, does: &dyn Fn(&mut Session) -> Result<String>) -> Result<String> {
+pub(super) fn unless_dropped(
+    session: &mut Session,
+    does: &dyn Fn(&mut Session) -> Result<String>,
+) -> Result<String> {
     let mut before = drops(session);
     let mut outcome = does(session);
     for _ in 0..DROPS {
@@ -340,8 +343,7 @@ fn restarted(session: &mut Session, operator: &Operator, file: &Path) -> Result<
     operator.wait_for("stays", "guest-ready", 1, PATIENCE)?;
     let before = operator.domid("stays")?;
     let start = Instant::now();
-    session
-        .command("restart toolstack", |m| m.is("builder", "healthy") && m.value("vm") == Some(TOOLSTACK))?;
+    session.command("kill toolstack", |m| m.is("builder", "healthy") && m.value("vm") == Some(TOOLSTACK))?;
     let back = start.elapsed();
     let now = operator.domid("stays")?;
     anyhow::ensure!(now == before, "domid {now}, before {before}");
@@ -360,8 +362,7 @@ fn restarted_amid(session: &mut Session, operator: &Operator, file: &Path) -> Re
     session.wait("the guest is begun", PATIENCE, |m| {
         m.is("builder", "guest-begun") && m.value("name") == Some("pv")
     })?;
-    session
-        .command("restart toolstack", |m| m.is("builder", "healthy") && m.value("vm") == Some(TOOLSTACK))?;
+    session.command("kill toolstack", |m| m.is("builder", "healthy") && m.value("vm") == Some(TOOLSTACK))?;
     // The client may have asked again when the connection broke.
     let created = creating.join().map_err(|_| anyhow::anyhow!("the operator panicked"))?;
     let guests = operator.guests()?;

@@ -121,7 +121,7 @@ fn alone(session: &Session, vm: &str) -> Result<String> {
 
 fn restart(session: &mut Session, vm: &str) -> Result<String> {
     let start = session.machine.started().elapsed();
-    session.machine.type_line(&format!("restart {vm}"))?;
+    session.machine.type_line(&format!("kill {vm}"))?;
     let (healthy, _) = session.wait(&format!("{vm} again"), PATIENCE, |m| {
         m.is("builder", "healthy") && m.value("vm") == Some(vm)
     })?;

@@ -1,16 +1,25 @@
 //! Scenarios: what must hold on a real host, as named checks. `./run --check NAME` and the end-to-end tests run the same.
 
 pub mod boot;
+mod counts;
+pub mod cut;
+pub mod disks;
 pub mod drivers;
 pub mod fault;
 pub mod firmware;
+pub mod frontends;
 pub mod guests;
+pub mod handover;
 pub mod lending;
+pub mod network;
 pub mod power;
 pub mod privileges;
 pub mod refuse;
 pub mod repeat;
+mod restart;
+mod shell;
 pub mod storm;
+pub mod subverted;
 pub mod tenants;
 pub mod vms;
 pub mod xenstore;
@@ -25,7 +34,7 @@ use crate::cache::Cache;
 use crate::host::{self, Host};
 use crate::progress::Progress;
 use crate::qemu::Settings;
-use crate::relay;
+use crate::{operator, relay};
 
 /// What a scenario works with.
 #[derive(Debug)]
@@ -72,7 +81,7 @@ impl Setup {
     /// When it cannot be written.
     pub fn machine(&self, host: &Host) -> Result<Settings> {
         host.write_iso(&self.cache, self.progress, &self.build.out)?;
-        Ok(self.settings(host, self.build.out.clone(), "serial"))
+        self.settings(host, self.build.out.clone(), "serial")
     }
 
     /// Writes the ISO of a changed host into a temporary folder, which lives as long as the returned value, and gives a
@@ -84,13 +93,15 @@ impl Setup {
         let folder = self.cache.temporary("changed")?;
         let iso = folder.path().join("changed.iso");
         host.write_iso(&self.cache, Progress::Silent, &iso)?;
-        Ok((folder, self.settings(host, iso, &format!("serial-{name}"))))
+        let settings = self.settings(host, iso, &format!("serial-{name}"))?;
+        Ok((folder, settings))
     }
 
-    fn settings(&self, host: &Host, iso: PathBuf, log: &str) -> Settings {
+    fn settings(&self, host: &Host, iso: PathBuf, log: &str) -> Result<Settings> {
         let folder = self.machine.log.parent().map(PathBuf::from).unwrap_or_default();
         let (lines, log) = (relay::lines(&host.plan), folder.join(format!("{log}.log")));
-        Settings { iso, lines, log, ..self.machine.clone() }
+        let toolstacks = operator::toolstacks(&host.plan)?;
+        Ok(Settings { iso, lines, toolstacks, log, ..self.machine.clone() })
     }
 }
 
@@ -177,7 +188,7 @@ impl std::fmt::Debug for Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 16] = [
+pub const ALL: [Scenario; 24] = [
     Scenario {
         name: "boot",
         about: "the host starts, has no Dom0, is sealed off, stays quiet, goes off",
@@ -203,6 +214,11 @@ pub const ALL: [Scenario; 16] = [
         name: "xenstore",
         about: "VMs use XenStore, and it survives their restarts and its own",
         run: xenstore::run,
+    },
+    Scenario {
+        name: "handover",
+        about: "State hands over to its successor while a VM uses XenStore, and nothing is lost",
+        run: handover::run,
     },
     Scenario {
         name: "storm",
@@ -233,6 +249,37 @@ pub const ALL: [Scenario; 16] = [
         name: "drivers",
         about: "guests have disks and networks, and keep them while their backends are killed",
         run: drivers::run,
+    },
+    Scenario {
+        name: "drivers-long",
+        about: "the same with ten kills and ten polite restarts of each",
+        run: drivers::long,
+    },
+    Scenario {
+        name: "restart",
+        about: "service VMs are restarted politely, and what that means is told before",
+        run: restart::run,
+    },
+    Scenario { name: "cut", about: "what a guest has flushed outlives the machine's power", run: cut::run },
+    Scenario {
+        name: "frontends",
+        about: "a guest's hostile frontends are disconnected, and hurt no other guest",
+        run: frontends::run,
+    },
+    Scenario {
+        name: "subverted",
+        about: "a netback that was taken over reaches neither guests' memory nor other controllers",
+        run: subverted::run,
+    },
+    Scenario {
+        name: "disks",
+        about: "a PVH guest boots from its disk; volumes are made, lent, copied and deleted while blkback is killed",
+        run: disks::run,
+    },
+    Scenario {
+        name: "network",
+        about: "operators reach their toolstack over the network, with a certificate and not without",
+        run: network::run,
     },
     Scenario { name: "power", about: "restart and power-off from the console", run: power::run },
     Scenario {

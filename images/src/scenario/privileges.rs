@@ -25,7 +25,7 @@ const MACHINE_MIB: u32 = 640;
 
 /// How many attempts each makes: fewer would be a gap.
 const ATTEMPTS: [(Kind, Phase, u64); 5] = [
-    (Kind::Builder, Phase::Running, 182),
+    (Kind::Builder, Phase::Running, 181),
     (Kind::Pciback, Phase::Starting, 242),
     (Kind::Pciback, Phase::Running, 248),
     (Kind::XenstoreState, Phase::Running, 249),

@@ -124,7 +124,7 @@ fn tools_work(session: &mut Session) -> Result<String> {
 fn killed(session: &mut Session) -> Result<String> {
     let mut counted = shared(session)?;
     for kill in 0..KILLS {
-        session.command("restart xenstore-logic", |m| {
+        session.command("kill xenstore-logic", |m| {
             m.is("builder", "healthy") && m.value("vm") == Some("xenstore-logic")
         })?;
         session.idle(PAUSE);

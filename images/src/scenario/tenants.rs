@@ -79,7 +79,7 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     session.until_ready()?;
     let operator = Operator {
         program: program::cli(&setup.cache, setup.progress)?,
-        socket: session.operator("toolstack")?,
+        reach: session.operator("toolstack")?,
     };
     let created = operator.ask(&["create", &file.display().to_string()])?;
     let domid = created.get("domid").and_then(serde_json::Value::as_u64);

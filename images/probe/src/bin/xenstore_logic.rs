@@ -84,7 +84,6 @@ fn main() -> ! {
                     }
                 }
             }
-            client.take_others();
             events.wait_many(&mut ports, Some(Duration::from_millis(100)))?;
         }
     })

@@ -10,7 +10,7 @@ use ennead_channel::{List, Offer, Protocol, Server, Tagged, XenStoreControl};
 use ennead_manifest::Kind;
 use ennead_probe::xenstore::{Prober, REGION, Relay, ToLogic, ToState, Tree, is_done, region_words};
 use ennead_runtime::Sandbox;
-use ennead_xen::{DomId, EventChannels, GrantedRegion, SharedPage as _};
+use ennead_xen::{DomId, EventChannels, GrantedPage, GrantedRegion, SharedPage as _};
 use ennead_xs_wire::Errno;
 use tracing::{info, warn};
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A channel that is offered, and open once its client's domain exists.
 enum Channel<P: Protocol> {
     Offered(Offer<P>),
-    Open(Server<P>),
+    Open(Server<P, GrantedPage>),
 }
 
 fn open<P: Protocol>(channel: &mut Option<Channel<P>>, events: &EventChannels) {
@@ -145,7 +145,7 @@ impl State {
                 self.tree.remove(format!("/local/domain/{domid}").as_bytes());
             }
             Request::Write { path, value, .. } => self.tree.write(path.as_bytes(), &value),
-            Request::Count => return Reply::Refused(Errno::Enosys),
+            Request::Count | Request::HandOver { .. } => return Reply::Refused(Errno::Enosys),
             Request::Remove { path } => self.tree.remove(path.as_bytes()),
             Request::Read { path, offset } => {
                 return self

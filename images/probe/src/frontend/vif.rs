@@ -1,0 +1,209 @@
+//! Network interfaces (xen/include/public/io/netif.h).
+
+use anyhow::ensure;
+use ennead_xen::{DomId, GrantedPage, GrantedRegion, SharedPage as _};
+
+use super::{Fate, Frontend, Ring, judge};
+
+const TX_SLOT: usize = 12;
+const RX_SLOT: usize = 8;
+const MORE_DATA: u16 = 4;
+const EXTRA_INFO: u16 = 8;
+/// A reference that this guest has not given out.
+const NO_GRANT: u32 = 0x7fff;
+
+/// Both rings, and a page with a packet.
+struct Interface {
+    tx: Ring,
+    rx: Ring,
+    data: GrantedRegion,
+}
+
+fn request(gref: u32, offset: u16, flags: u16, size: u16) -> [u8; TX_SLOT] {
+    let mut slot = [0; TX_SLOT];
+    let bytes =
+        gref.to_le_bytes().into_iter().chain([offset, flags, 7, size].into_iter().flat_map(u16::to_le_bytes));
+    for (place, byte) in slot.iter_mut().zip(bytes) {
+        *place = byte;
+    }
+    slot
+}
+
+impl Interface {
+    fn new(peer: DomId) -> anyhow::Result<Self> {
+        let data = GrantedRegion::new(peer, 1)?;
+        data.write(0, &[0xff; 6]);
+        Ok(Self { tx: Ring::new(peer, TX_SLOT)?, rx: Ring::new(peer, RX_SLOT)?, data })
+    }
+
+    fn nodes(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let yes = || b"1".to_vec();
+        vec![
+            ("tx-ring-ref", self.tx.reference()),
+            ("rx-ring-ref", self.rx.reference()),
+            ("event-channel-tx", self.tx.channel()),
+            ("event-channel-rx", self.rx.channel()),
+            ("request-rx-copy", yes()),
+            ("feature-rx-notify", yes()),
+            ("feature-sg", yes()),
+        ]
+    }
+
+    fn page(&self) -> u32 {
+        self.data.grefs().first().map_or(NO_GRANT, |gref| gref.0)
+    }
+
+    fn status(&mut self, request: &[u8; TX_SLOT]) -> anyhow::Result<i16> {
+        let answer = self.tx.ask(request)?;
+        let status = answer.get(2..4).and_then(|bytes| bytes.first_chunk());
+        Ok(status.map_or(0, |bytes| i16::from_le_bytes(*bytes)))
+    }
+
+    /// A packet is taken, and dropped since its sender's address is none of the guest's.
+    fn works(&mut self) -> anyhow::Result<()> {
+        let request = request(self.page(), 0, 0, 60);
+        let status = self.status(&request)?;
+        ensure!(status == 0, "an honest packet gets {status}");
+        Ok(())
+    }
+
+    /// Packets that are not taken, each of which gets an error.
+    fn wrong(&mut self) -> anyhow::Result<()> {
+        let page = self.page();
+        for (what, slot) in [
+            ("a wrong grant", request(NO_GRANT, 0, 0, 60)),
+            ("a grant far behind the table", request(u32::MAX, 0, 0, 60)),
+            ("no bytes", request(page, 0, 0, 0)),
+            ("less than a header", request(page, 0, 0, 5)),
+        ] {
+            let status = self.status(&slot)?;
+            ensure!(status == -1, "{what} gets {status}");
+        }
+        self.works()
+    }
+
+    fn send(&mut self, requests: &[[u8; TX_SLOT]]) -> anyhow::Result<()> {
+        for request in requests {
+            self.tx.put(request);
+        }
+        self.tx.push()
+    }
+}
+
+/// All cases; gives how many there were, and how many held.
+///
+/// # Errors
+/// When the device cannot be had any more.
+pub fn cases(frontend: &mut Frontend) -> anyhow::Result<(u32, u32)> {
+    type Case = (&'static str, Fate, fn(&mut Frontend) -> anyhow::Result<String>);
+    let all: [Case; 16] = [
+        ("packets-that-cannot-be", Fate::Served, |frontend| served(frontend, Interface::wrong)),
+        ("tx-req_prod-far-ahead", Fate::Broken("ahead"), |frontend| {
+            served(frontend, |vif| vif.tx.claim(1 << 31))
+        }),
+        ("rx-req_prod-far-ahead", Fate::Broken("ahead"), |frontend| {
+            served(frontend, |vif| vif.rx.claim(vif.rx.slots() + 1))
+        }),
+        ("next-slot-missing", Fate::Broken("next slot is missing"), |frontend| {
+            served(frontend, |vif| vif.send(&[request(vif.page(), 0, MORE_DATA, 100)]))
+        }),
+        ("extra-missing", Fate::Broken("next slot is missing"), |frontend| {
+            served(frontend, |vif| vif.send(&[request(vif.page(), 0, EXTRA_INFO, 100)]))
+        }),
+        ("extra-unknown", Fate::Broken("extra information"), |frontend| {
+            served(frontend, |vif| vif.send(&[request(vif.page(), 0, EXTRA_INFO, 100), [0xee; TX_SLOT]]))
+        }),
+        ("across-pages", Fate::Broken("not within a page"), |frontend| {
+            served(frontend, |vif| vif.send(&[request(vif.page(), 4000, 0, 200)]))
+        }),
+        ("pieces-longer-than-packet", Fate::Broken("longer"), |frontend| {
+            served(frontend, |vif| {
+                vif.send(&[request(vif.page(), 0, MORE_DATA, 10), request(vif.page(), 0, 0, 100)])
+            })
+        }),
+        ("forty-slots", Fate::Broken("slots"), |frontend| {
+            served(frontend, |vif| {
+                vif.tx.put(&request(vif.page(), 0, MORE_DATA, 1000));
+                vif.send(&[request(vif.page(), 0, MORE_DATA, 1); 39])
+            })
+        }),
+        ("ring-ref-not-granted", Fate::Refused("map_grant_refs"), |frontend| {
+            with(frontend, "tx-ring-ref", b"32767")
+        }),
+        ("ring-ref-of-another", Fate::Refused("map_grant_refs"), |frontend| {
+            let page = GrantedPage::new(DomId(1))?;
+            with(frontend, "rx-ring-ref", page.gref().to_string().as_bytes())
+        }),
+        ("event-channel-not-there", Fate::Refused("bind_interdomain"), |frontend| {
+            with(frontend, "event-channel-rx", b"1000")
+        }),
+        ("must-not-copy", Fate::Refused("request-rx-copy"), |frontend| {
+            with(frontend, "request-rx-copy", b"0")
+        }),
+        ("features-garbage", Fate::Refused("feature-sg"), |frontend| {
+            with(frontend, "feature-sg", &[0xfe; 1500])
+        }),
+        ("events-without-packets", Fate::Served, |frontend| {
+            served(frontend, |vif| {
+                (0..20_000).try_for_each(|_| vif.tx.notify().and_then(|()| vif.rx.notify()))?;
+                vif.works()
+            })
+        }),
+        ("states-in-any-order", Fate::Served, |frontend| {
+            frontend.flap(200)?;
+            served(frontend, Interface::works)
+        }),
+    ];
+    let mut held = 0;
+    for (name, fate, case) in all {
+        let done = case(frontend);
+        held += u32::from(judge(frontend, name, fate, done)?);
+    }
+    Ok((u32::try_from(all.len())?, held))
+}
+
+/// Connects, and does something; gives the state in which the backend was when connected.
+fn served(
+    frontend: &mut Frontend,
+    act: impl FnOnce(&mut Interface) -> anyhow::Result<()>,
+) -> anyhow::Result<String> {
+    frontend.begin()?;
+    let mut vif = Interface::new(frontend.peer)?;
+    let state = frontend.connect(&vif.nodes())?;
+    if state == "4" {
+        act(&mut vif)?;
+        // What the backend thinks of it comes before the pages go.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+    Ok(state)
+}
+
+/// Connects with one node that is wrong.
+fn with(frontend: &mut Frontend, key: &'static str, value: &[u8]) -> anyhow::Result<String> {
+    frontend.begin()?;
+    let vif = Interface::new(frontend.peer)?;
+    let mut nodes = vif.nodes();
+    nodes.retain(|(name, _)| *name != key);
+    nodes.push((key, value.to_vec()));
+    frontend.connect(&nodes)
+}
+
+/// Connects, spoils both rings, and begins again, for ever.
+///
+/// # Errors
+/// When the device cannot be had any more.
+pub fn storm(frontend: &mut Frontend) -> anyhow::Result<()> {
+    loop {
+        frontend.begin()?;
+        let vif = Interface::new(frontend.peer)?;
+        if frontend.connect(&vif.nodes())? == "4" {
+            for _ in 0..20 {
+                vif.tx.scribble(500, || frontend.random())?;
+                vif.rx.scribble(500, || frontend.random())?;
+                if frontend.backends("state")? != "4" {
+                    break;
+                }
+            }
+        }
+    }
+}

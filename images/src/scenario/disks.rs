@@ -1,0 +1,162 @@
+//! Disks beyond those of `drivers`: a PVH guest boots from one, through GRUB's 32-bit ring; volumes are created, lent, copied,
+//! enlarged and deleted, and blkback is killed meanwhile.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::drivers::{Small, machine, operator};
+use super::guests::unless_dropped;
+use super::{Report, Setup, boot};
+use crate::first_guest::{self, NAME, PATIENCE, PROMPT};
+use crate::operator::Operator;
+use crate::session::Session;
+
+/// The volume, and its size: more than [`Small::writes`] writes.
+const VOLUME: &str = "data";
+const SIZE: &str = "72M";
+const LARGER: &str = "80M";
+/// Kills of blkback while a volume is made, and while a guest writes to one.
+const KILLS: u32 = 2;
+
+pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
+    let folder = setup.cache.temporary("disks")?;
+    let (pvh, small) = (pvh_of_debian(folder.path())?, folder.path().join("small.toml"));
+    Small::configure(setup, &small)?;
+    let on_volume = on_a_volume(&small)?;
+    let (settings, _) = machine(setup, "disks")?;
+    let mut session = Session::start(&settings, report.show)?;
+    session.until_ready()?;
+    let operator = operator(setup, &mut session)?;
+    volumes(&mut session, &operator, &on_volume, report);
+    boots(&mut session, &operator, &pvh, report);
+    report.check("no AVC denial", boot::no_denials(&session));
+    session.power_off()
+}
+
+/// Debian's configuration as that of a PVH guest: GRUB is a 32-bit program there, Linux is not.
+fn pvh_of_debian(folder: &Path) -> Result<PathBuf> {
+    let text = crate::xen::read(&first_guest::configuration())?;
+    let pvh = text.replacen("kind = \"pv\"", "kind = \"pvh\"", 1);
+    anyhow::ensure!(pvh != text, "Debian's configuration has no kind");
+    let file = folder.join("pvh.toml");
+    std::fs::write(&file, pvh).context("Cannot write the guest's configuration")?;
+    Ok(file)
+}
+
+/// The small guest's, with a volume as its disk.
+fn on_a_volume(small: &Path) -> Result<PathBuf> {
+    let text = crate::xen::read(small)?;
+    let changed = text.replacen("label:scratch", &format!("volume:{VOLUME}"), 1);
+    anyhow::ensure!(changed != text, "The small guest's configuration has no disk");
+    let file = small.with_file_name("volume.toml");
+    std::fs::write(&file, changed).context("Cannot write the guest's configuration")?;
+    Ok(file)
+}
+
+fn boots(session: &mut Session, operator: &Operator, file: &Path, report: &mut Report) {
+    let login = unless_dropped(session, &|_| {
+        if operator.guests()?.iter().any(|(name, _)| name == NAME) {
+            operator.ask(&["destroy", NAME])?;
+        }
+        first_guest::boot_from(operator, file).map(|took| format!("{took:.1?} after `create`"))
+    });
+    if !report.check("a PVH Debian boots from its own disk to a login", login) {
+        return;
+    }
+    report.check("it reboots and keeps what it wrote", reboots(operator));
+    report.check("it shuts down", first_guest::shut_down(operator).map(|()| String::new()));
+}
+
+fn reboots(operator: &Operator) -> Result<String> {
+    let start = Instant::now();
+    let before = operator.domid(NAME)?;
+    operator.type_at(NAME, "echo kept-$((20+22)) > /root/kept; sync; reboot", "reboot", PATIENCE)?;
+    operator.another_domid(NAME, before, PATIENCE)?;
+    let prompts = operator.log(NAME)?.matches(PROMPT).count();
+    operator.wait_for(NAME, PROMPT, prompts + 1, PATIENCE)?;
+    operator.type_at(NAME, "cat /root/kept", "kept-42", PATIENCE)?;
+    Ok(format!("{:.1?}", start.elapsed()))
+}
+
+fn volumes(session: &mut Session, operator: &Operator, file: &Path, report: &mut Report) {
+    let ask = |arguments: &[&str]| operator.ask(&[&["volume"], arguments].concat());
+    // Its first answer may be long in coming, and what creates is not asked twice.
+    if !report.check("there are no volumes at first", ask(&["list"]).map(|all| all.to_string())) {
+        return;
+    }
+    let made = while_killed(session, || {
+        let start = Instant::now();
+        let volume = ask(&["create", VOLUME, "--size", SIZE])?;
+        Ok(format!("{} bytes in {:.1?}", number(&volume, "bytes")?, start.elapsed()))
+    });
+    if !report.check("a volume is created while blkback is killed", made) {
+        return;
+    }
+    report.check("there is no second of its name", refused(operator, &["create", VOLUME, "--size", SIZE]));
+    let guest = Small::of(operator);
+    if !report.check("a guest with it as its disk is created", guest.created(file)) {
+        return;
+    }
+    report.check("what it writes there is there", guest.writes("first"));
+    report.check(
+        "blkback is killed under it, and it goes on",
+        while_killed(session, || guest.writes("while killed")),
+    );
+    report.check("a volume of a guest is not deleted", refused(operator, &["delete", VOLUME]));
+    report.check("its kernel saw no fault", guest.0.no_trouble().map(|()| String::new()));
+    let sum = guest.0.run("md5sum < /dev/xvda");
+    report.check("the guest ends", guest.0.ends());
+    let copied = ask(&["copy", VOLUME, "copy"]).and_then(|_| ask(&["resize", "copy", "--size", LARGER]));
+    let copied = copied.and_then(|_| ask(&["delete", VOLUME]));
+    report.check("it is copied, the copy enlarged, and it is deleted", copied.map(|_| String::new()));
+    report.check("the copy has its content", sum.and_then(|sum| same(operator, file, &sum)));
+    let gone = ask(&["delete", "copy"]).and_then(|_| ask(&["list"])).and_then(|all| {
+        let left = all.get("volumes").and_then(Value::as_array).map_or(0, Vec::len);
+        anyhow::ensure!(left == 0, "{all}");
+        Ok(format!("{} bytes are free", number(&all, "free-bytes")?))
+    });
+    report.check("nothing is left", gone);
+}
+
+/// A guest that has the copy reads what was in the volume.
+fn same(operator: &Operator, file: &Path, sum: &str) -> Result<String> {
+    let text = crate::xen::read(file)?.replacen(&format!("volume:{VOLUME}"), "volume:copy", 1);
+    let file = file.with_file_name("copy.toml");
+    std::fs::write(&file, text).context("Cannot write the guest's configuration")?;
+    let guest = Small::of(operator);
+    guest.created(&file)?;
+    let mib = SIZE.trim_end_matches('M');
+    let found = guest.0.run(&format!("dd if=/dev/xvda bs=1M count={mib} 2>/dev/null | md5sum"))?;
+    anyhow::ensure!(found == sum, "{found}, not {sum}");
+    guest.0.ends()?;
+    Ok(found)
+}
+
+/// Does `work` while blkback is killed and built again, as often as is said.
+fn while_killed(session: &mut Session, work: impl FnOnce() -> Result<String> + Send) -> Result<String> {
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(work);
+        let killed = (0..KILLS).try_for_each(|_| {
+            session.idle(Duration::from_millis(700));
+            session
+                .command("kill blkback", |m| m.is("builder", "healthy") && m.value("vm") == Some("blkback"))
+                .map(drop)
+        });
+        let worked = worker.join().map_err(|_| anyhow::anyhow!("a panic"))?;
+        killed?;
+        Ok(format!("{}; {KILLS} kills", worked?))
+    })
+}
+
+fn refused(operator: &Operator, arguments: &[&str]) -> Result<String> {
+    let (code, said) = operator.fails(&[&["volume"], arguments].concat())?;
+    anyhow::ensure!(code == 1, "{code}: {said}");
+    Ok(said.trim().to_owned())
+}
+
+fn number(value: &Value, key: &str) -> Result<u64> {
+    value.get(key).and_then(Value::as_u64).with_context(|| format!("no {key} in {value}"))
+}
