@@ -33,7 +33,10 @@ fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     for n in 0..NODES {
         keeper.write(0, &node(n), &value(n))?;
     }
-    keeper.write(0, "data/watched", "0")?;
+    // All that is written later is there: a new child of `data` would end an open transaction, which has looked at that.
+    for path in ["data/watched", "data/in-transaction", "data/beat", "data/longest", "data/commits"] {
+        keeper.write(0, path, "0")?;
+    }
     keeper.ask(0, &Request::Watch { path: b"data/watched", token: b"mine" })?;
     ensure!(keeper.xenbus.event()? == b"data/watched", "a watch fires at once");
     for commits in 1_u32.. {

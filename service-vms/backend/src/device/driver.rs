@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
 use super::nodes::{Directory, Failure, Nodes, find};
-use super::report::{Report, Reporter, Reports, Voice};
+use super::report::{Pace, Report, Reporter, Reports};
 use super::step::{Step, XenbusState, step};
 
 /// How long until what could not be served yet is tried again.
@@ -25,6 +25,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 const DRAIN: &str = "drain";
 /// A device that does not settle in so many steps goes on with the next event.
 const STEPS: usize = 8;
+/// So often a minute a device may begin anew, which costs more than anything else that a guest can ask for. Then it rests.
+const BEGINNINGS: u32 = 40;
+const REST: Duration = Duration::from_secs(10);
 
 /// Which device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +79,10 @@ struct Entry<T> {
     served: Option<(u64, T)>,
     /// Why it is not served, as far as it was logged.
     waits: Option<String>,
-    voice: Voice,
+    voice: Pace,
+    beginnings: Pace,
+    /// Until then nothing is done for it.
+    rests: Option<Instant>,
 }
 
 /// Logs an event of a device, if it may be spoken of.
@@ -219,7 +225,13 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
         }
         for device in found {
             if let btree_map::Entry::Vacant(place) = self.devices.entry(device) {
-                place.insert(Entry { served: None, waits: None, voice: Voice::default() });
+                place.insert(Entry {
+                    served: None,
+                    waits: None,
+                    voice: Pace::default(),
+                    beginnings: Pace::default(),
+                    rests: None,
+                });
                 let watched = self.store.watch(&format!("{}/state", frontend::<B>(device)), &token(device));
                 self.tolerate(device, watched)?;
             }
@@ -251,6 +263,10 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
 
     /// Does what is to be done for a device, until there is nothing.
     fn settle(&mut self, device: Device) -> Result<(), Error> {
+        let resting = |entry: &Entry<_>| entry.rests.is_some_and(|until| Instant::now() < until);
+        if self.devices.get(&device).is_some_and(resting) {
+            return Ok(());
+        }
         let settled = self.steps(device);
         self.tolerate(device, settled)
     }
@@ -271,6 +287,10 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
                     Ok(())
                 }
                 Step::Write(state) => self.write(device, &[], state).map_err(Failure::from),
+                Step::Offer if !entry.beginnings.keeps_to(BEGINNINGS, Instant::now()) => {
+                    entry.rests = Instant::now().checked_add(REST);
+                    Err(Failure::NotYet("its frontend begins anew too often".to_owned()))
+                }
                 Step::Offer => self.offer(device),
                 Step::Connect => self.serve(device, true),
                 Step::Serve => self.serve(device, false),

@@ -94,21 +94,26 @@ impl Reporter {
     }
 }
 
-/// Whether a device may be spoken of.
+/// How often a device does something.
 #[derive(Debug, Default)]
-pub(super) struct Voice {
+pub(super) struct Pace {
     since: Option<Instant>,
-    lines: u32,
+    times: u32,
 }
 
-impl Voice {
-    /// Counts a line.
-    pub(super) fn speaks(&mut self, now: Instant) -> bool {
+impl Pace {
+    /// Counts once more, and gives whether that is among the first `most` of the minute.
+    pub(super) fn keeps_to(&mut self, most: u32, now: Instant) -> bool {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= MINUTE) {
-            *self = Self { since: Some(now), lines: 0 };
+            *self = Self { since: Some(now), times: 0 };
         }
-        self.lines = self.lines.saturating_add(1);
-        self.lines <= LINES
+        self.times = self.times.saturating_add(1);
+        self.times <= most
+    }
+
+    /// Whether a device may be spoken of; counts a line.
+    pub(super) fn speaks(&mut self, now: Instant) -> bool {
+        self.keeps_to(LINES, now)
     }
 }
 
@@ -118,8 +123,8 @@ mod tests {
 
     #[test]
     fn a_device_that_comes_and_goes_is_spoken_of_now_and_then() {
-        let (mut voice, start) = (Voice::default(), Instant::now());
-        let spoken = |voice: &mut Voice, at| (0..100).filter(|_| voice.speaks(start + at)).count();
+        let (mut voice, start) = (Pace::default(), Instant::now());
+        let spoken = |voice: &mut Pace, at| (0..100).filter(|_| voice.speaks(start + at)).count();
         assert_eq!(spoken(&mut voice, Duration::ZERO), 10);
         assert_eq!(spoken(&mut voice, MINUTE / 2), 0);
         assert_eq!(spoken(&mut voice, MINUTE), 10);
