@@ -83,8 +83,33 @@ fn what_is_flushed_outlives_the_power() {
 }
 
 #[test]
-fn hostile_frontends_hurt_nobody() {
+fn hostile_frontends_are_disconnected() {
     holds("frontends");
+}
+
+#[test]
+fn long_storms_of_hostile_frontends_hurt_nobody() {
+    holds("storms");
+}
+
+#[test]
+fn service_vms_are_restarted_politely() {
+    holds("restart");
+}
+
+#[test]
+fn xenstore_state_hands_over() {
+    holds("handover");
+}
+
+#[test]
+fn long_volumes_are_made_and_used() {
+    holds("disks");
+}
+
+#[test]
+fn long_a_subverted_netback_reaches_nothing() {
+    holds("subverted");
 }
 
 #[test]

@@ -6,9 +6,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use ennead_api::Endpoint;
 use ennead_runtime::boot::{BackendVm, DeviceKind};
+use ennead_xs_client::Errno;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use tokio::time::{Instant, sleep};
@@ -90,10 +91,12 @@ impl Network {
         // There may be none of a predecessor.
         let _ = self.store.fell(roots).await;
         sleep(PAUSE).await;
-        self.store
-            .plant(Vec::new(), tree::device_nodes(self.domid, &self.device))
-            .await
-            .context("XenStore")?;
+        let planted = self.store.plant(Vec::new(), tree::device_nodes(self.domid, &self.device)).await;
+        match planted {
+            // This host may have no controller for it.
+            Err(e) if e.errno() == Some(Errno::Enoent) => bail!("Its backend is not there"),
+            planted => planted.context("XenStore")?,
+        }
         let deadline = Instant::now() + PATIENCE;
         let index = loop {
             let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;

@@ -26,7 +26,17 @@ const MIB: u32 = 24;
 /// The backends, and the kinds of their devices.
 const KINDS: [(&str, &str); 2] = [("vbd", "blkback"), ("vif", "netback")];
 
+/// What a hostile frontend can try.
 pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
+    run_with(setup, report, false)
+}
+
+/// The same, and what it takes of another guest's throughput while it does so.
+pub(super) fn storms(setup: &Setup, report: &mut Report) -> Result<()> {
+    run_with(setup, report, true)
+}
+
+fn run_with(setup: &Setup, report: &mut Report, storms: bool) -> Result<()> {
     let server = Server::start()?;
     let folder = setup.cache.temporary("frontends")?;
     let (small, hostile) = (folder.path().join("web.toml"), folder.path().join("hostile.toml"));
@@ -47,7 +57,7 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
             report.check(&name, cases(&mut session, shell, kind, backend));
         }
         report.check("the other guest's disk is as it was", other.writes("beside it"));
-        for (kind, _) in KINDS {
+        for (kind, _) in KINDS.into_iter().filter(|_| storms) {
             let name =
                 format!("a storm on its {kind} leaves the other guest at least {LEAST} of its throughput");
             let measured = beside(&mut session, shell, kind, || match kind {

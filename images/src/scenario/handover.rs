@@ -62,7 +62,7 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
 /// The VM has committed a transaction and found everything; gives the longest wait for an answer, ms.
 fn kept(session: &mut Session) -> Result<u64> {
     let (_, milestone) = session.wait("a round of the VM", PATIENCE, |m| m.is("keeper", "kept"))?;
-    milestone.number("longest_ms").context("no number")
+    milestone.number("longest-ms").context("no number")
 }
 
 /// In the middle of an open transaction: it begins right after the round before.
@@ -85,8 +85,8 @@ fn hand_over(session: &mut Session) -> Result<String> {
     Ok(format!(
         "{} nodes: {} ms until the successor had all, {} ms until Logic was there; the VM waited {longest} ms at most; {} ms in all",
         value("nodes"),
-        value("given_ms"),
-        value("pause_ms"),
+        value("given-ms"),
+        value("pause-ms"),
         answer.value("ms").unwrap_or("?"),
     ))
 }
@@ -101,7 +101,7 @@ fn one_state(list: &crate::table::VmList, domid: u16) -> Result<String> {
 /// What each successor had available, having taken over.
 fn memory(session: &Session) -> Result<String> {
     let told = session.timeline.entries().iter().filter(|(_, m)| m.is("xenstore-state", "memory"));
-    let kib: Vec<u64> = told.filter_map(|(_, m)| m.number("available_kib")).skip(1).collect();
+    let kib: Vec<u64> = told.filter_map(|(_, m)| m.number("available-kib")).skip(1).collect();
     let (most, least) = (kib.iter().max().context("none")?, kib.iter().min().context("none")?);
     anyhow::ensure!(kib.len() == ROUNDS && most - least <= SLACK_KIB, "{kib:?} KiB available");
     Ok(format!("{kib:?} KiB available"))

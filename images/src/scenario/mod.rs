@@ -188,7 +188,7 @@ impl std::fmt::Debug for Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 24] = [
+pub const ALL: [Scenario; 25] = [
     Scenario {
         name: "boot",
         about: "the host starts, has no Dom0, is sealed off, stays quiet, goes off",
@@ -263,8 +263,13 @@ pub const ALL: [Scenario; 24] = [
     Scenario { name: "cut", about: "what a guest has flushed outlives the machine's power", run: cut::run },
     Scenario {
         name: "frontends",
-        about: "a guest's hostile frontends are disconnected, and hurt no other guest",
+        about: "a guest's hostile frontends are disconnected, with the reason",
         run: frontends::run,
+    },
+    Scenario {
+        name: "storms",
+        about: "the same, and beside their storms another guest keeps its throughput",
+        run: frontends::storms,
     },
     Scenario {
         name: "subverted",

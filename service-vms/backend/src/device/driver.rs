@@ -25,8 +25,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 const DRAIN: &str = "drain";
 /// A device that does not settle in so many steps goes on with the next event.
 const STEPS: usize = 8;
-/// So often a minute a device may begin anew, which costs more than anything else that a guest can ask for. Then it rests.
-const BEGINNINGS: u32 = 40;
+/// So often a minute a device may begin anew, which costs more than anything else that a guest can ask for. Then it rests, and
+/// may again.
+const BEGINNINGS: u32 = 20;
 const REST: Duration = Duration::from_secs(10);
 
 /// Which device.
@@ -288,7 +289,7 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
                 }
                 Step::Write(state) => self.write(device, &[], state).map_err(Failure::from),
                 Step::Offer if !entry.beginnings.keeps_to(BEGINNINGS, Instant::now()) => {
-                    entry.rests = Instant::now().checked_add(REST);
+                    (entry.rests, entry.beginnings) = (Instant::now().checked_add(REST), Pace::default());
                     Err(Failure::NotYet("its frontend begins anew too often".to_owned()))
                 }
                 Step::Offer => self.offer(device),
