@@ -59,7 +59,15 @@ fn follow(serve: &mut Serve<Region, Vm, Memory>, state: DomId, gref: GrantRef) -
     let gone = |_| Stop::StateGone;
     let mut grants = [0; MAX_REGION];
     let page = MappedPage::map(state, gref).map(XenMemory).map_err(gone)?;
-    let (port, count) = Directory::read_into(&page, &mut grants).ok_or(Stop::StateGone)?;
+    // The successor offers its region when it has everything, which the State of before may know first.
+    let start = Instant::now();
+    let (port, count) = loop {
+        match Directory::read_into(&page, &mut grants) {
+            Some(found) => break found,
+            None if start.elapsed() > PATIENCE => return Err(Stop::StateGone),
+            None => std::thread::sleep(LOOK_EVERY),
+        }
+    };
     drop(page);
     let grefs = grants.map(GrantRef);
     let region = MappedRegion::map(state, grefs.get(..count).unwrap_or_default()).map_err(gone)?;
