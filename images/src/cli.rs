@@ -91,6 +91,9 @@ enum Against {
         /// Guests on each host
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
         guests: u32,
+        /// Memory of each guest; Xen frees it page by page when one is destroyed, for both hosts alike
+        #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(64..=512))]
+        memory: u32,
         /// Fail if we are not at least three times faster
         #[arg(long)]
         check: bool,
@@ -256,9 +259,9 @@ fn obey(command: Command) -> Result<bool> {
             disk::write_copy(&Cache::from_environment()?, Progress::for_stderr(), &out)?;
             Ok(true)
         }
-        Command::Bench { against: Some(Against::Classic { build, guests, check }), .. } => {
+        Command::Bench { against: Some(Against::Classic { build, guests, memory, check }), .. } => {
             let (cache, progress) = (Cache::from_environment()?, Progress::for_stderr());
-            let comparison = classic::run(&cache, progress, &build.options(), guests)?;
+            let comparison = classic::run(&cache, progress, &build.options(), guests, memory)?;
             print!("{}", comparison.table());
             if check { comparison.check().map(|()| true) } else { Ok(true) }
         }

@@ -60,7 +60,7 @@ pub struct Comparison {
     classic: Figures,
 }
 
-/// Measures both hosts, one after the other; `guests` guests count.
+/// Measures both hosts, one after the other; `guests` guests of `memory_mib` MiB count.
 ///
 /// # Errors
 /// When a host does not build or start, or does not do what it is asked.
@@ -69,17 +69,19 @@ pub fn run(
     progress: Progress,
     options: &our_host::Options,
     guests: u32,
+    memory_mib: u32,
 ) -> Result<Comparison> {
     let host = our_host::build(cache, progress, options)?;
     let program = program::cli(cache, progress)?;
     let files = guest::debian(cache, progress)?;
-    let classic_iso = host::iso(cache, progress, &files, &config("/guest/kernel", "/guest/ramdisk"))?;
+    let classic_iso =
+        host::iso(cache, progress, &files, &config("/guest/kernel", "/guest/ramdisk", memory_mib))?;
     let folder = cache.temporary("classic")?;
     let iso = folder.path().join("ours.iso");
     host.write_iso(cache, Progress::Silent, &iso)?;
     let file = folder.path().join("guest.cfg");
     let Guest { kernel, ramdisk } = &files;
-    let text = config(&kernel.display().to_string(), &ramdisk.display().to_string());
+    let text = config(&kernel.display().to_string(), &ramdisk.display().to_string(), memory_mib);
     std::fs::write(&file, text).with_context(|| format!("Cannot write {}", file.display()))?;
     let ours = Settings {
         iso,
@@ -105,10 +107,10 @@ pub fn run(
 
 /// The guest, as for xl; our host takes the same. Its kernel says its version as soon as it runs, and little more until there is a
 /// shell: with `quiet` it would say nothing, and with more the consoles would be measured, not the toolstacks.
-fn config(kernel: &str, ramdisk: &str) -> String {
+fn config(kernel: &str, ramdisk: &str, memory_mib: u32) -> String {
     format!(
         "name = '{GUEST}'\ntype = 'pv'\nkernel = '{kernel}'\nramdisk = '{ramdisk}'\nextra = 'console=hvc0 earlyprintk=xen loglevel=6'\n\
-         memory = 256\nvcpus = 1\n"
+         memory = {memory_mib}\nvcpus = 1\n"
     )
 }
 
