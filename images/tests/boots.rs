@@ -19,6 +19,7 @@ fn setup() -> Setup {
         accel: Accel::Tcg,
         resets: false,
         lines: Vec::new(),
+        toolstacks: Vec::new(),
         extra: Vec::new(),
         log: build.out.with_file_name("serial.log"),
     };
@@ -83,7 +84,7 @@ fn what_is_flushed_outlives_the_power() {
 }
 
 #[test]
-fn hostile_frontends_are_disconnected() {
+fn long_hostile_frontends_are_disconnected() {
     holds("frontends");
 }
 
@@ -153,7 +154,7 @@ fn forbidden_operations_are_refused() {
 }
 
 #[test]
-fn ten_boots_in_a_row_succeed() {
+fn long_ten_boots_in_a_row_succeed() {
     holds("repeat");
 }
 
