@@ -11,9 +11,10 @@ use crate::session::Session;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Three times Ctrl-A gives the serial line to Xen, and back.
 const SWITCH: &str = "\x01\x01\x01";
-/// Event channels, then grants.
-const KEYS: &str = "eg";
-const END: &str = "gnttab_usage_print_all ] done";
+/// For event channels, then for grants; and what shows that each was heard. Xen remembers one key: a second that comes before the first
+/// was taken replaces it.
+const KEYS: [(&str, &str); 2] =
+    [("e", "Event channel information for domain"), ("g", "gnttab_usage_print_all ] done")];
 
 /// Of one domain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,12 +37,14 @@ pub(super) fn counts(session: &mut Session) -> Result<Counts> {
         session.machine.wait(&text, PATIENCE, there)
     };
     switch("Xen")?;
-    session.machine.type_text(KEYS)?;
-    let (mut lines, timeline) = (Vec::new(), &mut session.timeline);
-    let asked = session.machine.wait("Xen's answer", PATIENCE, |line| {
-        timeline.observe(line);
-        lines.push(line.text.clone());
-        line.text.contains(END).then_some(Ok(()))
+    let (mut lines, timeline, machine) = (Vec::new(), &mut session.timeline, &mut session.machine);
+    let asked = KEYS.iter().try_for_each(|(key, heard)| {
+        machine.type_text(key)?;
+        machine.wait("Xen's answer", PATIENCE, |line| {
+            timeline.observe(line);
+            lines.push(line.text.clone());
+            line.text.contains(heard).then_some(Ok(()))
+        })
     });
     session.machine.type_text(SWITCH)?;
     asked?;
