@@ -54,11 +54,14 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Waits, in a thread, for Builder's wish. Gives the connection back when it comes.
+/// Waits, in a thread, for Builder's wish: for any that comes after this. Gives the connection back when it comes.
 ///
 /// # Errors
-/// Linux's.
+/// XenStore's, and Linux's.
 pub fn watch(mut store: XenStore) -> anyhow::Result<oneshot::Receiver<XenStore>> {
+    // The wish was a predecessor's.
+    store.rm(NODE)?;
+    store.watch(NODE, "drain")?;
     let (wished, wish) = oneshot::channel();
     let waiting = move || match wait(&mut store) {
         Ok(()) => drop(wished.send(store)),
@@ -70,9 +73,6 @@ pub fn watch(mut store: XenStore) -> anyhow::Result<oneshot::Receiver<XenStore>>
 }
 
 fn wait<S: Read + Write + AsFd>(store: &mut XenStore<S>) -> Result<(), Error> {
-    // The wish was a predecessor's.
-    store.rm(NODE)?;
-    store.watch(NODE, "drain")?;
     while store.find(NODE)?.is_none_or(|wish| wish != WISH) {
         store.event(FOR_GOOD)?;
     }

@@ -152,6 +152,10 @@ async fn serve(opened: Opened) -> anyhow::Result<Infallible> {
         None => None,
     };
     let manager = Manager::new(name, domid, limits, images, Peers { builder, store, console, backends });
+    tokio::task::spawn_local({
+        let manager = Rc::clone(&manager);
+        async move { drain::serve(wish, &manager.work).await }
+    });
     manager.find().await.context("Cannot find the guests")?;
     let (operators, ends) = line::line();
     let (connections, operating) = ennead_line::serve(operators);
@@ -164,10 +168,6 @@ async fn serve(opened: Opened) -> anyhow::Result<Infallible> {
         tokio::task::spawn_local(tls::accept(listener, tls::acceptor(endpoint)?, operators));
         tokio::task::spawn_local(network.keep());
     }
-    tokio::task::spawn_local({
-        let manager = Rc::clone(&manager);
-        async move { drain::serve(wish, &manager.work).await }
-    });
     let mut carrying = tokio::task::spawn_local(carry(line, ends));
     info!("ready");
     loop {
