@@ -99,3 +99,19 @@ pub fn shut_down(operator: &Operator) -> Result<()> {
     operator.ask(&["shutdown", NAME])?;
     operator.wait_until("Debian is gone", PATIENCE, |guests| !guests.iter().any(|(name, _)| name == NAME))
 }
+
+/// Writes to its disk, reboots, and finds that again; gives how long that took.
+///
+/// # Errors
+/// When it does not come back, or what it wrote is not there.
+pub fn reboots(operator: &Operator) -> Result<String> {
+    let start = Instant::now();
+    let before = operator.domid(NAME)?;
+    operator.type_at(NAME, "echo kept-$((20+22)) > /root/kept; sync; reboot", "reboot", PATIENCE)?;
+    // Nothing is typed before the next prompt: GRUB would take it.
+    operator.another_domid(NAME, before, PATIENCE)?;
+    let prompts = operator.log(NAME)?.matches(PROMPT).count();
+    operator.wait_for(NAME, PROMPT, prompts + 1, PATIENCE)?;
+    operator.type_at(NAME, "cat /root/kept", "kept-42", PATIENCE)?;
+    Ok(format!("{:.1?}", start.elapsed()))
+}

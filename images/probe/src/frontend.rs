@@ -9,6 +9,7 @@ use ennead_xs_wire::{Errno, Request};
 
 use crate::xenbus::XenBus;
 
+pub mod fake;
 pub mod vbd;
 pub mod vif;
 

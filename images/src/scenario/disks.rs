@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::drivers::{Small, machine, operator};
 use super::guests::unless_dropped;
 use super::{Report, Setup, boot};
-use crate::first_guest::{self, NAME, PATIENCE, PROMPT};
+use crate::first_guest::{self, NAME};
 use crate::operator::Operator;
 use crate::session::Session;
 
@@ -66,19 +66,8 @@ fn boots(session: &mut Session, operator: &Operator, file: &Path, report: &mut R
     if !report.check("a PVH Debian boots from its own disk to a login", login) {
         return;
     }
-    report.check("it reboots and keeps what it wrote", reboots(operator));
+    report.check("it reboots and keeps what it wrote", first_guest::reboots(operator));
     report.check("it shuts down", first_guest::shut_down(operator).map(|()| String::new()));
-}
-
-fn reboots(operator: &Operator) -> Result<String> {
-    let start = Instant::now();
-    let before = operator.domid(NAME)?;
-    operator.type_at(NAME, "echo kept-$((20+22)) > /root/kept; sync; reboot", "reboot", PATIENCE)?;
-    operator.another_domid(NAME, before, PATIENCE)?;
-    let prompts = operator.log(NAME)?.matches(PROMPT).count();
-    operator.wait_for(NAME, PROMPT, prompts + 1, PATIENCE)?;
-    operator.type_at(NAME, "cat /root/kept", "kept-42", PATIENCE)?;
-    Ok(format!("{:.1?}", start.elapsed()))
 }
 
 fn volumes(session: &mut Session, operator: &Operator, file: &Path, report: &mut Report) {

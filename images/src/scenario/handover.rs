@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::xenstore::no_nodes;
 use super::{Report, Setup, boot};
 use crate::session::Session;
 
@@ -73,13 +74,11 @@ fn hand_over(session: &mut Session) -> Result<String> {
         m.is("builder", "handed-over") || m.is("builder", "command-refused")
     })?;
     anyhow::ensure!(answer.is("builder", "handed-over"), "{answer}");
-    let told = session.timeline.find("xenstore-state", "handed-over").is_some();
-    anyhow::ensure!(told, "State has not told it");
     let entries = session.timeline.entries();
     let last =
         entries.iter().rev().find(|(_, m)| m.is("xenstore-state", "handed-over")).map(|(_, m)| m.clone());
     let longest = kept(session)?;
-    let last = last.context("no milestone of State's")?;
+    let last = last.context("State has not told it")?;
     let value = |key| last.value(key).unwrap_or("?").to_owned();
     anyhow::ensure!(value("logic") == "true", "Logic did not follow: {last}");
     Ok(format!(
@@ -117,9 +116,5 @@ fn logic_restarted(session: &mut Session) -> Result<String> {
 
 fn destroyed(session: &mut Session) -> Result<String> {
     session.command("destroy keeper", |m| m.is("builder", "destroyed"))?;
-    match session.store("/local/domain/13") {
-        Ok(nodes) => anyhow::bail!("still there: {nodes:?}"),
-        Err(error) if format!("{error:#}").contains("ENOENT") => Ok(String::new()),
-        Err(error) => Err(error),
-    }
+    no_nodes(session, "/local/domain/13").map(|()| String::new())
 }

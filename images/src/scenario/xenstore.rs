@@ -158,7 +158,8 @@ fn destroyed(session: &mut Session) -> Result<String> {
     Ok(String::new())
 }
 
-fn no_nodes(session: &mut Session, path: &str) -> Result<()> {
+/// There is no such node.
+pub(super) fn no_nodes(session: &mut Session, path: &str) -> Result<()> {
     match session.store(path) {
         Ok(nodes) => anyhow::bail!("still there: {nodes:?}"),
         Err(error) if format!("{error:#}").contains("ENOENT") => Ok(()),

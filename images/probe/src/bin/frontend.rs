@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use anyhow::bail;
+use ennead_probe::frontend::fake::storm;
 use ennead_probe::frontend::{Frontend, vbd, vif};
 use ennead_xen::{DomId, GrantedPage};
 
@@ -20,7 +21,7 @@ fn main() -> anyhow::Result<()> {
         }
         ["storm", kind] => {
             let mut frontend = Frontend::open(kind)?;
-            let storm = if *kind == "vbd" { vbd::storm } else { vif::storm };
+            let storm = if *kind == "vbd" { storm::<vbd::Disk> } else { storm::<vif::Interface> };
             storm(&mut frontend)
         }
         ["grant"] => {

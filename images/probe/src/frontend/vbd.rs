@@ -3,7 +3,8 @@
 use anyhow::ensure;
 use ennead_xen::{DomId, GrantedPage, GrantedRegion};
 
-use super::{Fate, Frontend, Ring, judge};
+use super::fake::{Case, Fake, judge_all, served, with};
+use super::{Fate, Frontend, Ring};
 
 const SLOT: usize = 112;
 const READ: u8 = 0;
@@ -15,7 +16,8 @@ const INDIRECT: u8 = 6;
 const NO_GRANT: u32 = 0x7fff;
 
 /// A ring, and a page for data.
-struct Disk {
+#[derive(Debug)]
+pub struct Disk {
     ring: Ring,
     data: GrantedRegion,
 }
@@ -49,7 +51,7 @@ fn indirect(inner: u8, count: u16, sector: u64, gref: u32) -> [u8; SLOT] {
     slot
 }
 
-impl Disk {
+impl Fake for Disk {
     fn new(peer: DomId) -> anyhow::Result<Self> {
         Ok(Self { ring: Ring::new(peer, SLOT)?, data: GrantedRegion::new(peer, 1)? })
     }
@@ -58,6 +60,12 @@ impl Disk {
         vec![("ring-ref", self.ring.reference()), ("event-channel", self.ring.channel())]
     }
 
+    fn spoil(&self, frontend: &mut Frontend) -> anyhow::Result<()> {
+        self.ring.scribble(1000, || frontend.random())
+    }
+}
+
+impl Disk {
     fn page(&self) -> u32 {
         self.data.grefs().first().map_or(NO_GRANT, |gref| gref.0)
     }
@@ -114,40 +122,41 @@ impl Disk {
 /// # Errors
 /// When the device cannot be had any more.
 pub fn cases(frontend: &mut Frontend) -> anyhow::Result<(u32, u32)> {
-    type Case = (&'static str, Fate, fn(&mut Frontend) -> anyhow::Result<String>);
     let all: [Case; 15] = [
-        ("requests-that-cannot-be", Fate::Served, |frontend| served(frontend, Disk::wrong)),
+        ("requests-that-cannot-be", Fate::Served, |frontend| served::<Disk>(frontend, Disk::wrong)),
         ("req_prod-far-ahead", Fate::Broken("ahead"), |frontend| {
-            served(frontend, |disk| disk.ring.claim(1 << 31))
+            served::<Disk>(frontend, |disk| disk.ring.claim(1 << 31))
         }),
         ("req_prod-one-too-many", Fate::Broken("ahead"), |frontend| {
-            served(frontend, |disk| disk.ring.claim(disk.ring.slots() + 1))
+            served::<Disk>(frontend, |disk| disk.ring.claim(disk.ring.slots() + 1))
         }),
         ("req_prod-backwards", Fate::Broken("ahead"), |frontend| {
-            served(frontend, |disk| disk.works().and_then(|()| disk.ring.claim(0)))
+            served::<Disk>(frontend, |disk| disk.works().and_then(|()| disk.ring.claim(0)))
         }),
         ("ring-ref-not-granted", Fate::Refused("map_grant_refs"), |frontend| {
-            with(frontend, "ring-ref", b"32767")
+            with::<Disk>(frontend, "ring-ref", b"32767")
         }),
         ("ring-ref-huge", Fate::Refused("ring-ref is no number"), |frontend| {
-            with(frontend, "ring-ref", b"1099511627776")
+            with::<Disk>(frontend, "ring-ref", b"1099511627776")
         }),
         ("ring-ref-garbage", Fate::Refused("ring-ref is no number"), |frontend| {
-            with(frontend, "ring-ref", &[0xff; 1000])
+            with::<Disk>(frontend, "ring-ref", &[0xff; 1000])
         }),
         ("ring-ref-of-another", Fate::Refused("map_grant_refs"), |frontend| {
             let page = GrantedPage::new(DomId(1))?;
-            with(frontend, "ring-ref", page.gref().to_string().as_bytes())
+            with::<Disk>(frontend, "ring-ref", page.gref().to_string().as_bytes())
         }),
         ("event-channel-not-there", Fate::Refused("bind_interdomain"), |frontend| {
-            with(frontend, "event-channel", b"1000")
+            with::<Disk>(frontend, "event-channel", b"1000")
         }),
-        ("protocol-unknown", Fate::Refused("protocol"), |frontend| with(frontend, "protocol", b"arm-abi")),
+        ("protocol-unknown", Fate::Refused("protocol"), |frontend| {
+            with::<Disk>(frontend, "protocol", b"arm-abi")
+        }),
         ("ring-page-order-31", Fate::Refused("ring-page-order"), |frontend| {
-            with(frontend, "ring-page-order", b"31")
+            with::<Disk>(frontend, "ring-page-order", b"31")
         }),
         ("queues-without-end", Fate::Refused("multi-queue-num-queues"), |frontend| {
-            with(frontend, "multi-queue-num-queues", b"4294967295")
+            with::<Disk>(frontend, "multi-queue-num-queues", b"4294967295")
         }),
         ("forged-record", Fate::Served, |frontend| {
             frontend.begin()?;
@@ -158,65 +167,15 @@ pub fn cases(frontend: &mut Frontend) -> anyhow::Result<(u32, u32)> {
             Ok(state)
         }),
         ("events-without-requests", Fate::Served, |frontend| {
-            served(frontend, |disk| {
+            served::<Disk>(frontend, |disk| {
                 (0..20_000).try_for_each(|_| disk.ring.notify())?;
                 disk.works()
             })
         }),
         ("states-in-any-order", Fate::Served, |frontend| {
             frontend.flap(200)?;
-            served(frontend, Disk::works)
+            served::<Disk>(frontend, Disk::works)
         }),
     ];
-    let mut held = 0;
-    for (name, fate, case) in all {
-        let done = case(frontend);
-        held += u32::from(judge(frontend, name, fate, done)?);
-    }
-    Ok((u32::try_from(all.len())?, held))
-}
-
-/// Connects, and does something; gives the state in which the backend was when connected.
-fn served(
-    frontend: &mut Frontend,
-    act: impl FnOnce(&mut Disk) -> anyhow::Result<()>,
-) -> anyhow::Result<String> {
-    frontend.begin()?;
-    let mut disk = Disk::new(frontend.peer)?;
-    let state = frontend.connect(&disk.nodes())?;
-    if state == "4" {
-        act(&mut disk)?;
-        // What the backend thinks of it comes before the pages go.
-        std::thread::sleep(std::time::Duration::from_millis(300));
-    }
-    Ok(state)
-}
-
-/// Connects with one node that is wrong.
-fn with(frontend: &mut Frontend, key: &'static str, value: &[u8]) -> anyhow::Result<String> {
-    frontend.begin()?;
-    let disk = Disk::new(frontend.peer)?;
-    let mut nodes = disk.nodes();
-    nodes.retain(|(name, _)| *name != key);
-    nodes.push((key, value.to_vec()));
-    frontend.connect(&nodes)
-}
-
-/// Connects, spoils the ring, and begins again, for ever.
-///
-/// # Errors
-/// When the device cannot be had any more.
-pub fn storm(frontend: &mut Frontend) -> anyhow::Result<()> {
-    loop {
-        frontend.begin()?;
-        let disk = Disk::new(frontend.peer)?;
-        if frontend.connect(&disk.nodes())? == "4" {
-            for _ in 0..20 {
-                disk.ring.scribble(1000, || frontend.random())?;
-                if frontend.backends("state")? != "4" {
-                    break;
-                }
-            }
-        }
-    }
+    judge_all(frontend, &all)
 }

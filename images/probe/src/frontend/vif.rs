@@ -3,7 +3,8 @@
 use anyhow::ensure;
 use ennead_xen::{DomId, GrantedPage, GrantedRegion, SharedPage as _};
 
-use super::{Fate, Frontend, Ring, judge};
+use super::fake::{Case, Fake, judge_all, served, with};
+use super::{Fate, Frontend, Ring};
 
 const TX_SLOT: usize = 12;
 const RX_SLOT: usize = 8;
@@ -13,7 +14,8 @@ const EXTRA_INFO: u16 = 8;
 const NO_GRANT: u32 = 0x7fff;
 
 /// Both rings, and a page with a packet.
-struct Interface {
+#[derive(Debug)]
+pub struct Interface {
     tx: Ring,
     rx: Ring,
     data: GrantedRegion,
@@ -29,7 +31,7 @@ fn request(gref: u32, offset: u16, flags: u16, size: u16) -> [u8; TX_SLOT] {
     slot
 }
 
-impl Interface {
+impl Fake for Interface {
     fn new(peer: DomId) -> anyhow::Result<Self> {
         let data = GrantedRegion::new(peer, 1)?;
         data.write(0, &[0xff; 6]);
@@ -49,6 +51,13 @@ impl Interface {
         ]
     }
 
+    fn spoil(&self, frontend: &mut Frontend) -> anyhow::Result<()> {
+        self.tx.scribble(500, || frontend.random())?;
+        self.rx.scribble(500, || frontend.random())
+    }
+}
+
+impl Interface {
     fn page(&self) -> u32 {
         self.data.grefs().first().map_or(NO_GRANT, |gref| gref.0)
     }
@@ -95,115 +104,65 @@ impl Interface {
 /// # Errors
 /// When the device cannot be had any more.
 pub fn cases(frontend: &mut Frontend) -> anyhow::Result<(u32, u32)> {
-    type Case = (&'static str, Fate, fn(&mut Frontend) -> anyhow::Result<String>);
     let all: [Case; 16] = [
-        ("packets-that-cannot-be", Fate::Served, |frontend| served(frontend, Interface::wrong)),
+        ("packets-that-cannot-be", Fate::Served, |frontend| served::<Interface>(frontend, Interface::wrong)),
         ("tx-req_prod-far-ahead", Fate::Broken("ahead"), |frontend| {
-            served(frontend, |vif| vif.tx.claim(1 << 31))
+            served::<Interface>(frontend, |vif| vif.tx.claim(1 << 31))
         }),
         ("rx-req_prod-far-ahead", Fate::Broken("ahead"), |frontend| {
-            served(frontend, |vif| vif.rx.claim(vif.rx.slots() + 1))
+            served::<Interface>(frontend, |vif| vif.rx.claim(vif.rx.slots() + 1))
         }),
         ("next-slot-missing", Fate::Broken("next slot is missing"), |frontend| {
-            served(frontend, |vif| vif.send(&[request(vif.page(), 0, MORE_DATA, 100)]))
+            served::<Interface>(frontend, |vif| vif.send(&[request(vif.page(), 0, MORE_DATA, 100)]))
         }),
         ("extra-missing", Fate::Broken("next slot is missing"), |frontend| {
-            served(frontend, |vif| vif.send(&[request(vif.page(), 0, EXTRA_INFO, 100)]))
+            served::<Interface>(frontend, |vif| vif.send(&[request(vif.page(), 0, EXTRA_INFO, 100)]))
         }),
         ("extra-unknown", Fate::Broken("extra information"), |frontend| {
-            served(frontend, |vif| vif.send(&[request(vif.page(), 0, EXTRA_INFO, 100), [0xee; TX_SLOT]]))
+            served::<Interface>(frontend, |vif| {
+                vif.send(&[request(vif.page(), 0, EXTRA_INFO, 100), [0xee; TX_SLOT]])
+            })
         }),
         ("across-pages", Fate::Broken("not within a page"), |frontend| {
-            served(frontend, |vif| vif.send(&[request(vif.page(), 4000, 0, 200)]))
+            served::<Interface>(frontend, |vif| vif.send(&[request(vif.page(), 4000, 0, 200)]))
         }),
         ("pieces-longer-than-packet", Fate::Broken("longer"), |frontend| {
-            served(frontend, |vif| {
+            served::<Interface>(frontend, |vif| {
                 vif.send(&[request(vif.page(), 0, MORE_DATA, 10), request(vif.page(), 0, 0, 100)])
             })
         }),
         ("forty-slots", Fate::Broken("slots"), |frontend| {
-            served(frontend, |vif| {
+            served::<Interface>(frontend, |vif| {
                 vif.tx.put(&request(vif.page(), 0, MORE_DATA, 1000));
                 vif.send(&[request(vif.page(), 0, MORE_DATA, 1); 39])
             })
         }),
         ("ring-ref-not-granted", Fate::Refused("map_grant_refs"), |frontend| {
-            with(frontend, "tx-ring-ref", b"32767")
+            with::<Interface>(frontend, "tx-ring-ref", b"32767")
         }),
         ("ring-ref-of-another", Fate::Refused("map_grant_refs"), |frontend| {
             let page = GrantedPage::new(DomId(1))?;
-            with(frontend, "rx-ring-ref", page.gref().to_string().as_bytes())
+            with::<Interface>(frontend, "rx-ring-ref", page.gref().to_string().as_bytes())
         }),
         ("event-channel-not-there", Fate::Refused("bind_interdomain"), |frontend| {
-            with(frontend, "event-channel-rx", b"1000")
+            with::<Interface>(frontend, "event-channel-rx", b"1000")
         }),
         ("must-not-copy", Fate::Refused("request-rx-copy"), |frontend| {
-            with(frontend, "request-rx-copy", b"0")
+            with::<Interface>(frontend, "request-rx-copy", b"0")
         }),
         ("features-garbage", Fate::Refused("feature-sg"), |frontend| {
-            with(frontend, "feature-sg", &[0xfe; 1500])
+            with::<Interface>(frontend, "feature-sg", &[0xfe; 1500])
         }),
         ("events-without-packets", Fate::Served, |frontend| {
-            served(frontend, |vif| {
+            served::<Interface>(frontend, |vif| {
                 (0..20_000).try_for_each(|_| vif.tx.notify().and_then(|()| vif.rx.notify()))?;
                 vif.works()
             })
         }),
         ("states-in-any-order", Fate::Served, |frontend| {
             frontend.flap(200)?;
-            served(frontend, Interface::works)
+            served::<Interface>(frontend, Interface::works)
         }),
     ];
-    let mut held = 0;
-    for (name, fate, case) in all {
-        let done = case(frontend);
-        held += u32::from(judge(frontend, name, fate, done)?);
-    }
-    Ok((u32::try_from(all.len())?, held))
-}
-
-/// Connects, and does something; gives the state in which the backend was when connected.
-fn served(
-    frontend: &mut Frontend,
-    act: impl FnOnce(&mut Interface) -> anyhow::Result<()>,
-) -> anyhow::Result<String> {
-    frontend.begin()?;
-    let mut vif = Interface::new(frontend.peer)?;
-    let state = frontend.connect(&vif.nodes())?;
-    if state == "4" {
-        act(&mut vif)?;
-        // What the backend thinks of it comes before the pages go.
-        std::thread::sleep(std::time::Duration::from_millis(300));
-    }
-    Ok(state)
-}
-
-/// Connects with one node that is wrong.
-fn with(frontend: &mut Frontend, key: &'static str, value: &[u8]) -> anyhow::Result<String> {
-    frontend.begin()?;
-    let vif = Interface::new(frontend.peer)?;
-    let mut nodes = vif.nodes();
-    nodes.retain(|(name, _)| *name != key);
-    nodes.push((key, value.to_vec()));
-    frontend.connect(&nodes)
-}
-
-/// Connects, spoils both rings, and begins again, for ever.
-///
-/// # Errors
-/// When the device cannot be had any more.
-pub fn storm(frontend: &mut Frontend) -> anyhow::Result<()> {
-    loop {
-        frontend.begin()?;
-        let vif = Interface::new(frontend.peer)?;
-        if frontend.connect(&vif.nodes())? == "4" {
-            for _ in 0..20 {
-                vif.tx.scribble(500, || frontend.random())?;
-                vif.rx.scribble(500, || frontend.random())?;
-                if frontend.backends("state")? != "4" {
-                    break;
-                }
-            }
-        }
-    }
+    judge_all(frontend, &all)
 }

@@ -7,7 +7,6 @@ mod small;
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -17,7 +16,7 @@ pub(super) use self::small::Small;
 use super::shell::Shell;
 use super::{Report, Setup, boot};
 use crate::devices::image_beside;
-use crate::first_guest::{NAME, PATIENCE, PROMPT};
+use crate::first_guest::NAME;
 use crate::operator::Operator;
 use crate::qemu::Settings;
 use crate::session::Session;
@@ -93,24 +92,12 @@ fn boots(
         return;
     }
     report.check("it answers from outside", first_guest::page(port));
-    report.check("it reboots and keeps what it wrote", reboots(operator));
+    report.check("it reboots and keeps what it wrote", first_guest::reboots(operator));
     match operator.domid(NAME).and_then(|domid| Ok(u16::try_from(domid)?)) {
         Ok(domid) => load::works(session, shell, domid, times, report),
         Err(error) => drop(report.check("it has a domain", Err(error))),
     }
     report.check("it shuts down", first_guest::shut_down(operator).map(|()| String::new()));
-}
-
-fn reboots(operator: &Operator) -> Result<String> {
-    let start = Instant::now();
-    let before = operator.domid(NAME)?;
-    operator.type_at(NAME, "echo kept-$((20+22)) > /root/kept; sync; reboot", "reboot", PATIENCE)?;
-    // Nothing is typed before the next prompt: GRUB would take it.
-    operator.another_domid(NAME, before, PATIENCE)?;
-    let prompts = operator.log(NAME)?.matches(PROMPT).count();
-    operator.wait_for(NAME, PROMPT, prompts + 1, PATIENCE)?;
-    operator.type_at(NAME, "cat /root/kept", "kept-42", PATIENCE)?;
-    Ok(format!("{:.1?}", start.elapsed()))
 }
 
 fn lives(session: &mut Session, operator: &Operator, file: &Path, server: &Server, report: &mut Report) {
