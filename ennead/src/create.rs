@@ -59,7 +59,12 @@ pub(crate) async fn create(
     if is_missing(&created) {
         // They made room for others in the meantime.
         upload(client, output, &images).await?;
-        return Ok(client.create(&guest).await?);
+        let created = client.create(&guest).await;
+        // One that is named by its hash may never have been there.
+        if is_missing(&created) && images.iter().any(|image| image.file.is_some()) {
+            return Err(too_large(&images));
+        }
+        return Ok(created?);
     }
     Ok(created?)
 }
@@ -92,6 +97,15 @@ pub(crate) async fn reboot(client: &Client, output: Output, name: &str) -> Resul
 
 fn is_missing(answer: &Result<Guest, Error>) -> bool {
     matches!(answer, Err(Error::Refused(error)) if error.kind == ErrorKind::ImagesMissing)
+}
+
+/// Images that drive each other out.
+fn too_large(images: &[&Image]) -> Failure {
+    let bytes: usize =
+        images.iter().filter_map(|image| image.file.as_ref()).map(|(_, bytes)| bytes.len()).sum();
+    let size = text::bytes(u64::try_from(bytes).unwrap_or(u64::MAX));
+    let message = format!("Kernel and ramdisk have {size} together, which is more than the host keeps");
+    Failure::local(message, "compress the ramdisk (`zstd`), or let the guest boot from its disk")
 }
 
 /// Reads an image, and makes its path absolute: a later reboot may come from another folder.

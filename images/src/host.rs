@@ -37,6 +37,8 @@ pub struct Options {
     pub kernel_options: BTreeMap<String, String>,
     /// Further files (name, bytes) in the ramdisks of these programs: for tests.
     pub files: BTreeMap<String, Vec<(String, Vec<u8>)>>,
+    /// Further rules of FLASK's policy, one in a line: to measure what the manifest would not allow.
+    pub rules: String,
 }
 
 impl Options {
@@ -50,6 +52,7 @@ impl Options {
             key: None,
             kernel_options: BTreeMap::new(),
             files: BTreeMap::new(),
+            rules: String::new(),
         }
     }
 }
@@ -112,7 +115,7 @@ pub fn build_with(
     crate::packages::require()?;
     let key = sign::key(cache, options.key.as_deref())?;
     let xen = xen::build(cache, progress)?;
-    let policy = policy::build(cache, progress, &xen, plan)?;
+    let policy = policy::build(cache, progress, &xen, plan, &options.rules)?;
     let base = options.manifest.parent().unwrap_or(Path::new(""));
     let mut kernels = BTreeMap::new();
     for name in plan::kernels(plan) {

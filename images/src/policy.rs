@@ -32,12 +32,14 @@ pub fn policy(xen: &Xen, plan: &Plan) -> Result<Policy> {
     Policy::new(plan, &vectors).context("Cannot make the FLASK policy")
 }
 
-/// Builds the binary policy, or takes it from the cache.
+/// Builds the binary policy with further rules, or takes it from the cache.
 ///
 /// # Errors
 /// When the policy cannot be made or `checkpolicy` refuses it.
-pub fn build(cache: &Cache, progress: Progress, xen: &Xen, plan: &Plan) -> Result<Vec<u8>> {
+pub fn build(cache: &Cache, progress: Progress, xen: &Xen, plan: &Plan, rules: &str) -> Result<Vec<u8>> {
     let source = policy(xen, plan)?.source().context("Cannot write the FLASK policy")?;
+    // Where the others are.
+    let source = source.replacen("\nallow ", &format!("\n{rules}\nallow "), 1);
     let version = packages::installed_version("checkpolicy")?.context("Package checkpolicy is missing")?;
     let key = Key::new("policy 1").with("checkpolicy", version).with("source", &source);
     let mut step = progress.step("FLASK policy");

@@ -457,10 +457,8 @@ impl Listener {
         if let Some(log) = &mut self.log {
             let _ = writeln!(log, "[{:9.3}] {text}", at.as_secs_f64());
         }
-        if let Some(line) = self.pieces.add(Line { at, text }) {
-            self.shared.lock().lines.push(line);
-            self.shared.more.notify_all();
-        }
+        self.shared.lock().lines.extend(self.pieces.add(Line { at, text }));
+        self.shared.more.notify_all();
     }
 }
 
@@ -471,18 +469,41 @@ fn piece(vm: &str) -> usize {
     if vm == "0" { 208 } else { 254 }
 }
 
-/// Puts the pieces of a VM's long line together again: all but the last have [`piece`] bytes, each with the VM's `(dN) `.
+/// Puts lines together that came in pieces: a VM's long line, of which all pieces but the last have [`piece`] bytes, each with
+/// the VM's `(dN) `; and one of the hardware domain, which Xen prints as it comes, 16 bytes at once, whoever writes between.
 #[derive(Debug, Default)]
-struct Pieces(BTreeMap<String, Line>);
+struct Pieces {
+    long: BTreeMap<String, Line>,
+    torn: Option<Line>,
+}
 
 impl Pieces {
-    /// Takes a line of the console; gives a whole line, unless there is more to come.
-    fn add(&mut self, line: Line) -> Option<Line> {
+    /// Takes a line of the console; gives the lines that are whole now, if any.
+    fn add(&mut self, line: Line) -> Vec<Line> {
+        if is_tagged(&line.text) {
+            return self.long(line).into_iter().collect();
+        }
+        let mut begun = self.torn.take().unwrap_or_else(|| Line { at: line.at, text: String::new() });
+        match between(&begun.text, &line.text) {
+            Some((piece, others)) => {
+                begun.text.push_str(piece);
+                self.torn = Some(begun);
+                self.add(Line { at: line.at, text: others.to_owned() })
+            }
+            None => {
+                begun.text.push_str(&line.text);
+                vec![begun]
+            }
+        }
+    }
+
+    /// A line with its VM's name before it.
+    fn long(&mut self, line: Line) -> Option<Line> {
         let Some((vm, text)) = line.text.strip_prefix("(d").and_then(|rest| rest.split_once(") ")) else {
             return Some(line);
         };
         let more = text.len() == piece(vm);
-        let whole = match self.0.remove(vm) {
+        let whole = match self.long.remove(vm) {
             Some(mut begun) => {
                 begun.text.push_str(text);
                 begun
@@ -490,11 +511,25 @@ impl Pieces {
             None => Line { at: line.at, text: line.text.clone() },
         };
         if more {
-            self.0.insert(vm.to_owned(), whole);
+            self.long.insert(vm.to_owned(), whole);
             return None;
         }
         Some(whole)
     }
+}
+
+/// Whether Xen says of whom the line is.
+fn is_tagged(text: &str) -> bool {
+    let digits =
+        |rest: &str| rest.split_once(") ").is_some_and(|(vm, _)| vm.bytes().all(|b| b.is_ascii_digit()));
+    text.starts_with("(XEN) ") || text.strip_prefix("(d").is_some_and(digits)
+}
+
+/// A milestone of the hardware domain's, of which `begun` came before, and the line of another that is in the middle of it.
+fn between<'a>(begun: &str, text: &'a str) -> Option<(&'a str, &'a str)> {
+    let own = !begun.is_empty() || text.starts_with("ennead ");
+    let at = text.match_indices('(').map(|(at, _)| at).find(|at| text.get(*at..).is_some_and(is_tagged))?;
+    own.then(|| text.split_at(at))
 }
 
 /// The text of a line, without the terminal's control sequences that GRUB and OVMF send.
@@ -541,7 +576,7 @@ mod tests {
     fn long_lines_of_vms_are_put_together() {
         let at = Duration::ZERO;
         let mut pieces = Pieces::default();
-        let mut add = |text: String| pieces.add(Line { at, text }).map(|line| line.text);
+        let mut add = |text: String| pieces.add(Line { at, text }).pop().map(|line| line.text);
         let long = "x".repeat(piece("1"));
         assert_eq!(add("(d1) short".into()), Some("(d1) short".into()));
         assert_eq!(add(format!("(d1) {long}")), None);
@@ -552,6 +587,23 @@ mod tests {
         let long = "y".repeat(piece("0"));
         assert_eq!(add(format!("(d0) {long}")), None);
         assert_eq!(add("(d0) ".into()), Some(format!("(d0) {long}")));
+    }
+
+    #[test]
+    fn torn_lines_of_the_hardware_domain_are_put_together() {
+        let at = Duration::ZERO;
+        let mut pieces = Pieces::default();
+        let mut add = |text: &str| {
+            let lines = pieces.add(Line { at, text: text.to_owned() });
+            lines.into_iter().map(|line| line.text).collect::<Vec<_>>()
+        };
+        assert_eq!(add("ennead pciback: (d4) ennead xenstore-state: a"), ["(d4) ennead xenstore-state: a"]);
+        assert_eq!(add("(d5) b"), ["(d5) b"]);
+        assert_eq!(add("power-o(XEN) c"), ["(XEN) c"]);
+        assert_eq!(add("ff t=1"), ["ennead pciback: power-off t=1"]);
+        // A kernel's own words are left alone.
+        assert_eq!(add("pci (d1) x"), ["pci (d1) x"]);
+        assert_eq!(add("ennead pciback: said text=\"(dx) y\""), ["ennead pciback: said text=\"(dx) y\""]);
     }
 
     #[test]

@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const DAY: Duration = Duration::from_secs(86_400);
 /// The bus on which Linux has its backends.
 const BUS: &str = "/sys/bus/xen-backend";
+/// Where it shows interfaces.
+const INTERFACES: &str = "/sys/class/net";
 
 fn main() -> ! {
     ennead_runtime::run(run)
@@ -39,7 +41,6 @@ fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     for disk in disks(Path::new(SYS))? {
         until("the disk's partitions", || is_ready(&disk))?;
     }
-    let interfaces = Interfaces::open().context("Cannot open a socket")?;
     nics::watch(Interfaces::open().context("Cannot open a socket")?)?;
     for kind in ["vbd", "vif"] {
         store.watch(&format!("backend/{kind}"), kind)?;
@@ -62,7 +63,7 @@ fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
                     }
                     match kind {
                         "vbd" => disk(&mut store, &path, &name)?,
-                        _ => nic(&mut store, &interfaces, &path, &name, &format!("vif{domid}.{handle}"))?,
+                        _ => nic(&mut store, &path, &name, &format!("vif{domid}.{handle}"))?,
                     }
                     info!(name = name, "served");
                     served.push(name);
@@ -85,19 +86,11 @@ fn disk(store: &mut XenStore, path: &str, name: &str) -> anyhow::Result<()> {
     Ok(store.write(&format!("{path}/physical-device"), numbers.join(":").as_bytes())?)
 }
 
-/// What `vif-bridge` does.
-fn nic(
-    store: &mut XenStore,
-    interfaces: &Interfaces,
-    path: &str,
-    name: &str,
-    vif: &str,
-) -> anyhow::Result<()> {
-    let bridge = text(store, &format!("{path}/bridge"))?;
+/// What `vif-bridge` does. To the kernel the interface is a NIC, so [`nics::watch`] takes it into the bridge.
+fn nic(store: &mut XenStore, path: &str, name: &str, vif: &str) -> anyhow::Result<()> {
     store.write(&format!("{path}/script"), b"none")?;
     bind("vif", name)?;
-    until("the interface", || interfaces.attach(&bridge, vif).is_ok())?;
-    interfaces.up(vif)?;
+    until("the interface", || Path::new(INTERFACES).join(vif).join("brport").exists())?;
     Ok(store.write(&format!("{path}/hotplug-status"), b"connected")?)
 }
 
