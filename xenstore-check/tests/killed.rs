@@ -105,6 +105,7 @@ impl StateSide {
 struct TestWorld {
     pages: Rc<BTreeMap<u16, LocalMemory>>,
     state: Rc<RefCell<StateSide>>,
+    guests: Rc<RefCell<Guests>>,
     rung: Rc<RefCell<VecDeque<u32>>>,
     life: Life,
 }
@@ -117,6 +118,12 @@ impl World for TestWorld {
         Ok(())
     }
     fn wait_for_state(&mut self) -> Result<(), Stop> {
+        // Between Logic's last look at the rings and what State makes of it.
+        for (domid, guest) in self.guests.borrow_mut().iter_mut() {
+            if guest.receive(guest.meanwhile).1 {
+                self.rung.borrow_mut().push_back((*domid).into());
+            }
+        }
         self.state.borrow_mut().pump();
         Ok(())
     }
@@ -156,11 +163,15 @@ fn offset(position: u32) -> usize {
     usize::try_from(position % RING).expect("small")
 }
 
+type Guests = BTreeMap<u16, Guest>;
+
 /// A guest's end of its ring.
 struct Guest {
     page: LocalMemory,
     to_send: VecDeque<u8>,
     received: Vec<u8>,
+    /// Bytes that it reads whenever Logic waits for State.
+    meanwhile: u32,
 }
 
 impl Guest {
@@ -202,6 +213,17 @@ type Turn = (u16, u32, u32);
 /// Runs the guests' requests; Logic dies whenever its lives (numbers of accesses) are over, State hands over when its terms
 /// (numbers of calls) are. Gives what each guest received.
 fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64], terms: &[u64]) -> Vec<Vec<u8>> {
+    run_reading(0, requests, turns, lives, terms)
+}
+
+/// The same with guests that read so many bytes whenever Logic waits for State.
+fn run_reading(
+    meanwhile: u32,
+    requests: &[(u16, Vec<u8>)],
+    turns: &[Turn],
+    lives: &[u64],
+    terms: &[u64],
+) -> Vec<Vec<u8>> {
     let region = LocalMemory::new(region_len(8));
     let mut service = Service::new(State::new(Settings::default()), Mode::Xen);
     let pages: BTreeMap<u16, LocalMemory> = (1..=GUESTS).map(|d| (d, LocalMemory::new(4096))).collect();
@@ -211,13 +233,17 @@ fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64], terms: &[u64]
     }
     prepare(&mut service.state);
     service.gather();
-    let mut guests: BTreeMap<u16, Guest> = pages
-        .iter()
-        .map(|(d, page)| (*d, Guest { page: page.clone(), to_send: VecDeque::new(), received: Vec::new() }))
-        .collect();
+    let guest = |page: &LocalMemory| Guest {
+        page: page.clone(),
+        to_send: VecDeque::new(),
+        received: Vec::new(),
+        meanwhile,
+    };
+    let mut all: Guests = pages.iter().map(|(d, page)| (*d, guest(page))).collect();
     for (guest, bytes) in requests {
-        guests.get_mut(guest).expect("it exists").to_send.extend(bytes);
+        all.get_mut(guest).expect("it exists").to_send.extend(bytes);
     }
+    let guests = Rc::new(RefCell::new(all));
     let mut logic = Logic {
         state: Rc::new(RefCell::new(StateSide {
             service,
@@ -228,6 +254,7 @@ fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64], terms: &[u64]
         })),
         region,
         pages: Rc::new(pages),
+        guests: guests.clone(),
         rung: Rc::new(RefCell::new(VecDeque::new())),
         life: Life(Rc::new(Cell::new(None))),
         lives: lives.iter().copied().collect(),
@@ -240,8 +267,11 @@ fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64], terms: &[u64]
     let mut turns = turns.iter().cycle();
     while idle < 100 {
         let (guest, sends, reads) = *turns.next().expect("endless");
-        let g = guests.get_mut(&guest).expect("it exists");
-        let ((sent, ring_sent), (received, ring_received)) = (g.send(sends), g.receive(reads));
+        let ((sent, ring_sent), (received, ring_received)) = {
+            let mut guests = guests.borrow_mut();
+            let guest = guests.get_mut(&guest).expect("it exists");
+            (guest.send(sends), guest.receive(reads))
+        };
         let moved = sent || received;
         if ring_sent || ring_received {
             logic.rung.borrow_mut().push_back(guest.into());
@@ -249,10 +279,10 @@ fn run(requests: &[(u16, Vec<u8>)], turns: &[Turn], lives: &[u64], terms: &[u64]
         logic.work();
         idle = if moved { 0 } else { idle + 1 };
     }
-    for guest in guests.values() {
+    for guest in guests.borrow().values() {
         assert!(guest.to_send.is_empty(), "Logic stopped reading");
     }
-    guests.into_values().map(|guest| guest.received).collect()
+    guests.take().into_values().map(|guest| guest.received).collect()
 }
 
 /// Logic over all its lives.
@@ -260,6 +290,7 @@ struct Logic {
     state: Rc<RefCell<StateSide>>,
     region: LocalMemory,
     pages: Rc<BTreeMap<u16, LocalMemory>>,
+    guests: Rc<RefCell<Guests>>,
     rung: Rc<RefCell<VecDeque<u32>>>,
     life: Life,
     lives: VecDeque<u64>,
@@ -317,6 +348,7 @@ impl Logic {
         let world = TestWorld {
             pages: self.pages.clone(),
             state: self.state.clone(),
+            guests: self.guests.clone(),
             rung: self.rung.clone(),
             life: self.life.clone(),
         };
@@ -388,6 +420,31 @@ proptest! {
         prop_assert_eq!(text(&undisturbed), text(&handed_over));
         let both = run(&requests, &turns, &lives, &terms);
         prop_assert_eq!(text(&undisturbed), text(&both));
+    }
+
+    #[test]
+    fn a_guest_gets_everything_whenever_it_reads(
+        requests in prop::collection::vec((Just(1_u16), request()), 1..40),
+        turn in (Just(1_u16), 1..1100_u32, 1..1100_u32),
+        meanwhile in 1..1100_u32,
+        lives in prop::collection::vec(1..400_u64, 0..10),
+    ) {
+        quiet();
+        let undisturbed = run(&requests, &[(1, 300, 300)], &[], &[]);
+        prop_assert_eq!(run_reading(meanwhile, &requests, &[turn], &lives, &[]), undisturbed);
+    }
+}
+
+/// Linux rings for room in the ring only if it has found it full. What State takes for a full ring may be none by then.
+#[test]
+fn a_reply_longer_than_the_ring_comes_whole_to_a_guest_that_has_read_in_the_meantime() {
+    let write = Request::Write { path: b"/shared/a", value: &[b'v'; 1500] }.message(1, 0);
+    let read = |id| Request::Read { path: b"/shared/a" }.message(id, 0);
+    let requests: Vec<_> = [write, read(2), read(3)].into_iter().map(|bytes| (1, bytes)).collect();
+    let undisturbed = run(&requests, &[(1, 300, 300)], &[], &[]);
+    for meanwhile in 1..=RING {
+        let received = run_reading(meanwhile, &requests, &[(1, 300, 300)], &[], &[]);
+        assert!(received == undisturbed, "reading {meanwhile} bytes in the meantime");
     }
 }
 

@@ -1,6 +1,8 @@
 //! A guest's ring page (`struct xenstore_domain_interface`, docs/misc/xenstore-ring.txt): two rings of 1024 bytes, their
 //! indices, and what the two ends say about the connection. The guest can write all of it at any time.
 
+use core::sync::atomic::{Ordering, fence};
+
 use ennead_xs_link::Shared;
 
 /// Bytes of each of the two rings.
@@ -93,6 +95,13 @@ pub fn write_responses(page: &impl Shared, to: u32, data: &[u8]) {
     page.write(AT_RSP, tail);
 }
 
+/// Whether the guest has read none of the responses before `rsp_prod` for which there is room. It rings when it does: it looks at
+/// what we published after it has moved its own index, and we the other way round.
+pub fn is_full(page: &impl Shared, rsp_prod: u32) -> bool {
+    fence(Ordering::SeqCst);
+    rsp_prod.wrapping_sub(rsp_cons(page)) >= RING
+}
+
 /// How far the guest has read the responses.
 pub fn rsp_cons(page: &impl Shared) -> u32 {
     page.load(AT_RSP_CONS)
@@ -103,9 +112,12 @@ pub fn consume(page: &impl Shared, cons: u32) {
     page.store(AT_REQ_CONS, cons);
 }
 
-/// Lets the guest see the responses before `prod`.
+/// Lets the guest see the responses before `prod`. What it can see already, a predecessor of ours has published: an index that
+/// goes back would be no ring any more for a guest that looks just then.
 pub fn publish(page: &impl Shared, prod: u32) {
-    page.store(AT_RSP_PROD, prod);
+    if prod.wrapping_sub(page.load(AT_RSP_PROD)) <= RING {
+        page.store(AT_RSP_PROD, prod);
+    }
 }
 
 fn offset(position: u32) -> usize {

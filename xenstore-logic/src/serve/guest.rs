@@ -69,7 +69,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
                 let call = Call { kind, line, req_cons, rsp_cons: ring::rsp_cons(&guest.page) };
                 self.submit(&call, len)
             }
-            Ok(None) => match self.lines.guest(line).filter(|guest| guest.rang) {
+            Ok(None) => match self.lines.guest(line).filter(|guest| guest.rang || guest.may_be_owed()) {
                 Some(guest) => {
                     (guest.busy, guest.rang) = (true, false);
                     self.call(CallKind::Progress, line, &[])
@@ -119,5 +119,8 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         ring::write_responses(&guest.page, at, bytes);
         guest.rsp_prod = at.wrapping_add(u32::try_from(take).unwrap_or(0));
         ring::publish(&guest.page, guest.rsp_prod);
+        if guest.may_be_owed() {
+            self.lines.queue(line);
+        }
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Guest<P> {
     pub(super) req_cons: u32,
     /// How far responses are written.
     pub(super) rsp_prod: u32,
+    /// How far the guest had read them when State was told last.
+    pub(super) told: u32,
     /// A call about it is under way.
     pub(super) busy: bool,
     /// It rang, and State was not asked since what it has for the guest: there may be room for it.
@@ -40,6 +42,7 @@ impl<P: Shared> Guest<P> {
             port,
             req_cons: 0,
             rsp_prod: 0,
+            told: 0,
             busy: true,
             rang: true,
             stashed: false,
@@ -51,7 +54,13 @@ impl<P: Shared> Guest<P> {
     /// Its ring of responses has no room. Then it gets no more requests answered: or State would have to keep replies without
     /// end for a guest that takes none (XSA-326). It rings when it has made room.
     pub(super) fn is_full(&self) -> bool {
-        self.rsp_prod.wrapping_sub(ring::rsp_cons(&self.page)) >= ring::RING
+        ring::is_full(&self.page, self.rsp_prod)
+    }
+
+    /// What State has given fills the room that it knew of: it may have more, and only we can see that there is room again. (The
+    /// guest rings only if it finds the ring full, and it may have read something before it was.)
+    pub(super) fn may_be_owed(&self) -> bool {
+        self.rsp_prod.wrapping_sub(self.told) >= ring::RING
     }
 }
 

@@ -365,6 +365,7 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
         self.make_room()?;
         let call = self.header(kind, line);
         self.caller.submit(&call, body)?;
+        self.told(&call);
         self.wake();
         Ok(())
     }
@@ -372,8 +373,18 @@ impl<M: Shared, W: World, F: Forgetful> Serve<M, W, F> {
     /// A call whose body are the first `len` bytes of `scratch`.
     fn submit(&mut self, call: &Call, len: usize) -> Result<(), Stop> {
         self.caller.submit(call, self.scratch.get(..len).unwrap_or_default())?;
+        self.told(call);
         self.wake();
         Ok(())
+    }
+
+    /// State takes how far responses were read from such calls.
+    fn told(&mut self, call: &Call) {
+        if let CallKind::Request | CallKind::Stash | CallKind::Progress | CallKind::Reset = call.kind {
+            if let Some(guest) = self.lines.guest(call.line) {
+                guest.told = call.rsp_cons;
+            }
+        }
     }
 
     fn header(&self, kind: CallKind, line: u32) -> Call {
