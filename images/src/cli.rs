@@ -98,6 +98,17 @@ enum Against {
         #[arg(long)]
         check: bool,
     },
+    /// Switch our host and Debian's Dom0 with xl on, in turns, and print as a table when the same Debian guest shows its login
+    PowerOn {
+        #[command(flatten)]
+        build: Build,
+        /// How often each is switched on
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+        rounds: u32,
+        /// Fail if we are not at least one and a half times faster
+        #[arg(long)]
+        check: bool,
+    },
     /// Measure the disk and the network of a guest with our backends and with Linux's, in turns, and print them as a table;
     /// and how long a guest waits when one of ours is restarted
     Backends {
@@ -265,10 +276,16 @@ fn obey(command: Command) -> Result<bool> {
             print!("{}", comparison.table());
             if check { comparison.check().map(|()| true) } else { Ok(true) }
         }
+        Command::Bench { against: Some(Against::PowerOn { build, rounds, check }), .. } => {
+            let (cache, progress) = (Cache::from_environment()?, Progress::for_stderr());
+            let comparison = classic::power_on::run(&cache, progress, &build.options(), rounds)?;
+            print!("{}", comparison.table());
+            if check { comparison.check().map(|()| true) } else { Ok(true) }
+        }
         Command::Bench { against: Some(Against::Backends { build, rounds, check }), .. } => {
             let (cache, progress) = (Cache::from_environment()?, Progress::for_stderr());
-            let comparison = backends::run(&cache, progress, &build.options(), rounds)?;
-            print!("{}", comparison.table());
+            let show = |table: &str| println!("{table}");
+            let comparison = backends::run(&cache, progress, &build.options(), rounds, show)?;
             if check { comparison.check().map(|()| true) } else { Ok(true) }
         }
         Command::Bench { against: None, build, boots } => {

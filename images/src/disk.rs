@@ -48,7 +48,7 @@ const PACKAGES: [&str; 16] = [
     "xenstore-utils",
 ];
 /// Files of packages that a guest on a console does not need.
-const LEFT_OUT: [&str; 4] =
+pub(crate) const LEFT_OUT: [&str; 4] =
     ["/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*"];
 
 /// Makes of each kernel one for GRUB in PV guests.
@@ -174,46 +174,63 @@ fn add_volumes(step: &mut Step, disk: &Path, mib: u32) -> Result<()> {
 fn make(cache: &Cache, dir: &Path, step: &mut Step) -> Result<()> {
     let folder = cache.temporary("disk")?;
     let at = |name: &str| folder.path().join(name);
-    let (early, files, tar) = (at("early"), at("files"), at("root.tar"));
-    lay(&early, &EARLY)?;
+    let files = at("files");
     lay(&files, &FILES)?;
     let units = files.join("etc/systemd/system");
     for unit in MASKED {
         link("/dev/null", &units.join(unit))?;
     }
     link("/etc/systemd/system/web.service", &units.join("multi-user.target.wants/web.service"))?;
-    let sources = at("debian.sources");
-    write(&sources, &archives()?)?;
+    let tar = bootstrap(step, folder.path(), "minbase", &PACKAGES, &EARLY)?;
+    assemble(step, folder.path(), [&tar, &files, &dir.join("disk")], [ROOT_MIB, SCRATCH_MIB])
+}
 
+/// Installs Debian's packages; gives an archive of the root file system, in `folder`. The early files are there before the
+/// packages; those that begin as scripts do can be run.
+pub(crate) fn bootstrap(
+    step: &mut Step,
+    folder: &Path,
+    variant: &str,
+    packages: &[&str],
+    early: &[(&str, &str)],
+) -> Result<PathBuf> {
+    let (tar, sources) = (folder.join("root.tar"), folder.join("debian.sources"));
+    write(&sources, &archives()?)?;
+    lay(&folder.join("early"), early)?;
     let mut mmdebstrap = Command::new("mmdebstrap");
-    mmdebstrap.args(["--variant=minbase", "--format=tar"]);
-    mmdebstrap.arg(format!("--include={}", PACKAGES.join(",")));
+    mmdebstrap.args([&format!("--variant={variant}"), "--format=tar"]);
+    mmdebstrap.arg(format!("--include={}", packages.join(",")));
     mmdebstrap.arg("--aptopt=APT::Install-Recommends \"false\"");
     mmdebstrap.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
-    for (name, _) in EARLY {
+    for (name, content) in early {
         let place = Path::new(name).parent().unwrap_or(Path::new(""));
         mmdebstrap.arg(format!("--essential-hook=mkdir -p \"$1/{}\"", place.display()));
         mmdebstrap.arg(format!("--essential-hook=upload early/{name} /{name}"));
+        if content.starts_with("#!") {
+            mmdebstrap.arg(format!("--essential-hook=chmod +x \"$1/{name}\""));
+        }
     }
-    mmdebstrap.arg(format!("--essential-hook=chmod +x \"$1/{PV_KERNEL}\""));
-    mmdebstrap.arg(SUITE).arg(&tar).arg(&sources).current_dir(folder.path());
+    mmdebstrap.arg(SUITE).arg(&tar).arg(&sources).current_dir(folder);
     mmdebstrap.env("SOURCE_DATE_EPOCH", "1767225600").env("LC_ALL", "C");
     step.run(&mut mmdebstrap)?;
-    assemble(step, folder.path(), [&tar, &files, &dir.join("disk")], [ROOT_MIB, SCRATCH_MIB])
+    Ok(tar)
 }
 
 /// Makes the disk (the last file) of an archive of its files and those put over them. What lies between goes into `folder`.
 fn assemble(step: &mut Step, folder: &Path, files: [&Path; 3], mib: [u32; 2]) -> Result<()> {
-    let mut make = if rustix::process::geteuid().is_root() {
-        Command::new("sh")
-    } else {
-        // Else the file system would have the builder's files.
-        let mut fakeroot = Command::new("fakeroot");
-        fakeroot.args(["--", "sh"]);
-        fakeroot
-    };
+    let mut make = shell_as_root();
     make.arg(script()).args(files).args(mib.map(|mib| mib.to_string())).current_dir(folder);
     step.run(&mut make)
+}
+
+/// `sh`, to which the files that it makes seem to be root's. Else a file system of them would have the builder's files.
+pub(crate) fn shell_as_root() -> Command {
+    if rustix::process::geteuid().is_root() {
+        return Command::new("sh");
+    }
+    let mut fakeroot = Command::new("fakeroot");
+    fakeroot.args(["--", "sh"]);
+    fakeroot
 }
 
 fn script() -> PathBuf {
@@ -229,7 +246,7 @@ fn archives() -> Result<String> {
 }
 
 /// Makes files in a folder.
-fn lay(folder: &Path, files: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn lay(folder: &Path, files: &[(&str, &str)]) -> Result<()> {
     for (name, content) in files {
         let path = folder.join(name);
         above(&path)?;
@@ -238,7 +255,8 @@ fn lay(folder: &Path, files: &[(&str, &str)]) -> Result<()> {
     Ok(())
 }
 
-fn link(target: &str, path: &Path) -> Result<()> {
+/// Makes a symbolic link, and the folder that it is in.
+pub(crate) fn link(target: &str, path: &Path) -> Result<()> {
     above(path)?;
     symlink(target, path).with_context(|| format!("Cannot make {}", path.display()))
 }

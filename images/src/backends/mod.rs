@@ -18,7 +18,6 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 
 use self::measure::{CASES, Case, Unit};
-use self::pause::Pause;
 use self::side::Side;
 use crate::cache::Cache;
 use crate::progress::Progress;
@@ -32,14 +31,19 @@ const RESTARTS: u32 = 3;
 pub struct Comparison {
     rounds: u32,
     rows: Vec<(Case, f64, f64)>,
-    pauses: Vec<Pause>,
 }
 
-/// Measures both in turns, and then ours being restarted.
+/// Measures both in turns, and then ours being restarted. Tables are shown as soon as there are any.
 ///
 /// # Errors
 /// When a host does not build or start, or a guest does not do what it is asked.
-pub fn run(cache: &Cache, progress: Progress, options: &host::Options, rounds: u32) -> Result<Comparison> {
+pub fn run(
+    cache: &Cache,
+    progress: Progress,
+    options: &host::Options,
+    rounds: u32,
+    show: impl Fn(&str),
+) -> Result<Comparison> {
     let [ours, linux] = hosts::build(cache, progress, options)?;
     let guests = hosts::guests(cache, progress)?;
     let program = program::cli(cache, progress)?;
@@ -65,16 +69,19 @@ pub fn run(cache: &Cache, progress: Progress, options: &host::Options, rounds: u
         }
         step.done("");
     }
+    let rows = CASES.into_iter().zip(found);
+    let rows = rows.map(|(case, [ours, linux])| (case, median(ours), median(linux))).collect();
+    let comparison = Comparison { rounds, rows };
+    show(&comparison.table());
     let [ours, linux] = &mut sides;
     let step = progress.step("Restarts");
     let pauses = ours.awake(|side| side.pauses(RESTARTS))?;
     step.done("");
+    show(&pause::table(&pauses));
     for side in [ours, linux] {
         side.end()?;
     }
-    let rows = CASES.into_iter().zip(found);
-    let rows = rows.map(|(case, [ours, linux])| (case, median(ours), median(linux))).collect();
-    Ok(Comparison { rounds, rows, pauses })
+    Ok(comparison)
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
@@ -91,7 +98,7 @@ fn ratio((case, ours, linux): &(Case, f64, f64)) -> f64 {
 }
 
 impl Comparison {
-    /// The comparison, and the pauses, as Markdown tables.
+    /// As a Markdown table.
     #[must_use]
     pub fn table(&self) -> String {
         let mut table =
@@ -107,8 +114,6 @@ impl Comparison {
                 ratio(row)
             );
         }
-        table.push('\n');
-        table += &pause::table(&self.pauses);
         table
     }
 
@@ -136,7 +141,7 @@ mod tests {
     fn more_is_better_but_for_times() {
         let case = |unit| Case { name: "x", unit };
         let rows = vec![(case(Unit::Milliseconds), 2.0, 3.0), (case(Unit::Operations), 6.0, 6.0)];
-        let good = Comparison { rounds: 1, rows, pauses: Vec::new() };
+        let good = Comparison { rounds: 1, rows };
         assert!(good.check().is_ok());
         assert!(good.table().contains("| x | 2.0 ms | 3.0 ms | 1.50 |"), "{}", good.table());
         let rows = vec![(case(Unit::Milliseconds), 3.0, 2.0), (case(Unit::Operations), 9.0, 1.0)];

@@ -44,7 +44,8 @@ impl Side {
                     "ping -n -D -i 0.001 -w {WORK} {ADDRESS} | \
                      awk -F '[][]' '/bytes from/{{if(p&&$2-p>m)m=$2-p;p=$2}}END{{print m}}'"
                 ),
-                |said| said.trim().parse().context("no number"),
+                // Before it, ping complains of a clock that was set.
+                |said| said.lines().last().unwrap_or_default().trim().parse().context("no number"),
             )?);
             pauses.push(self.pause(
                 "blkback",

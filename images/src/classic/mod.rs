@@ -14,8 +14,10 @@
 //! Where the two cannot be measured alike, ours has the longer way. Both hosts create the guest once before it counts: ours is
 //! given kernel and ramdisk then (on the classic host they are in Dom0's memory from the start).
 
+mod debian;
 mod host;
 mod measure;
+pub mod power_on;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -128,10 +130,15 @@ fn figures<H: Host>(start: impl FnOnce() -> Result<(H, Duration)>, guests: u32) 
 
 impl Figures {
     fn median(&self, part: fn(&Life) -> Duration) -> f64 {
-        let mut seconds: Vec<f64> = self.lives.iter().map(|life| part(life).as_secs_f64()).collect();
-        seconds.sort_by(f64::total_cmp);
-        seconds.get(seconds.len() / 2).copied().unwrap_or_default()
+        median(self.lives.iter().map(part))
     }
+}
+
+/// The one in the middle, in seconds.
+fn median(times: impl Iterator<Item = Duration>) -> f64 {
+    let mut seconds: Vec<f64> = times.map(|time| time.as_secs_f64()).collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds.get(seconds.len() / 2).copied().unwrap_or_default()
 }
 
 impl Comparison {
