@@ -5,6 +5,8 @@
 //! it did before, since the guest's pages are the guest's until the response.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ennead_backend::memory::GuestMemory;
 use ennead_backend::ring::{Committed, Ring, Violation};
@@ -67,6 +69,8 @@ pub struct Engine<P, M, S, const SLOT: usize> {
     storage: S,
     buffers: Buffers,
     limits: Limits,
+    /// The disk's size, which may grow.
+    sectors: Arc<AtomicU64>,
     /// From the ring's `rsp_prod` to its `req_cons`.
     open: VecDeque<Open>,
     /// Indices of those that have no buffer yet, in order.
@@ -90,7 +94,19 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
             ring.publish(&answer, &[answer]);
         }
         let (open, hungry) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { ring, memory, storage, buffers, limits, open, hungry, refused: None })
+        let sectors = Arc::new(AtomicU64::new(limits.sectors));
+        Ok(Self { ring, memory, storage, buffers, limits, sectors, open, hungry, refused: None })
+    }
+
+    /// The disk's size, in units of 512 bytes; a larger one counts from the next request on.
+    #[must_use]
+    pub fn sectors(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sectors)
+    }
+
+    /// What the disk allows, for requests that are there already: a frontend knows of a size only after us.
+    fn limits(&self) -> Limits {
+        Limits { sectors: self.sectors.load(Ordering::Acquire), ..self.limits }
     }
 
     /// The storage, to wait on.
@@ -198,12 +214,12 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
             self.open.push_back(Open { id, operation, work: Work::Done(ERROR) });
             match body {
                 Body::Transfer(transfer, segments) => {
-                    let plan = transfer.plan(&segments, &self.limits);
+                    let plan = transfer.plan(&segments, &self.limits());
                     self.plan(index, plan);
                 }
                 Body::Indirect { transfer, gref, count } => indirect.push((index, transfer, gref, count)),
                 Body::Flush => self.start(index, Operation::Sync, 0, Vec::new()),
-                Body::Discard { sector, count } => match discard(sector, count, &self.limits) {
+                Body::Discard { sector, count } => match discard(sector, count, &self.limits()) {
                     Ok((offset, len)) => {
                         self.start(index, Operation::Discard { offset, len }, 0, Vec::new());
                     }
@@ -219,7 +235,7 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
         let statuses = copy(&mut self.memory, ops);
         for (((index, transfer, ..), description), done) in indirect.iter().zip(&descriptions).zip(statuses) {
             let segments = description.chunks_exact(SEGMENT).filter_map(|segment| segment.first_chunk());
-            let plan = if done { transfer.plan(segments, &self.limits) } else { Err(Refusal::Grant) };
+            let plan = if done { transfer.plan(segments, &self.limits()) } else { Err(Refusal::Grant) };
             self.plan(*index, plan);
         }
         Ok(progress)

@@ -7,8 +7,9 @@
 //!
 //! ```text
 //! NAME.img           a volume
-//! NAME.part          a volume that is made, or grows, with zeroes
+//! NAME.part          a volume that is made, with zeroes
 //! NAME.of.OTHER      a volume that is made as a copy of OTHER, which must not be written meanwhile
+//! NAME.from.BYTES    a volume that grows, with zeroes; its first BYTES can be lent meanwhile
 //! ```
 
 use std::fs::{self, File};
@@ -44,8 +45,20 @@ struct Entry {
     name: Name,
     path: PathBuf,
     bytes: u64,
-    /// It is made yet; of another, if it is a copy.
-    making: Option<Option<Name>>,
+    stage: Stage,
+}
+
+/// Where a volume is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    /// It is whole.
+    Whole,
+    /// It is being made.
+    New,
+    /// It is being made of another.
+    Copy(Name),
+    /// It grows from so many bytes on.
+    Grows(u64),
 }
 
 /// The volumes of all tenants, which are known by the domids of their toolstacks.
@@ -89,17 +102,15 @@ impl Files {
             let entry = entry?;
             let file = entry.file_name();
             let words: Vec<&str> = file.to_str().map(|name| name.split('.').collect()).unwrap_or_default();
-            let (name, making) = match *words.as_slice() {
-                [name, "img"] => (name, None),
-                [name, "part"] => (name, Some(None)),
-                [name, "of", from] => match from.parse() {
-                    Ok(from) => (name, Some(Some(from))),
-                    Err(_) => continue,
-                },
+            let (name, stage) = match *words.as_slice() {
+                [name, "img"] => (name, Some(Stage::Whole)),
+                [name, "part"] => (name, Some(Stage::New)),
+                [name, "of", from] => (name, from.parse().ok().map(Stage::Copy)),
+                [name, "from", bytes] => (name, bytes.parse().ok().map(Stage::Grows)),
                 _ => continue,
             };
-            let Ok(name) = name.parse() else { continue };
-            entries.push(Entry { name, path: entry.path(), bytes: entry.metadata()?.len(), making });
+            let (Ok(name), Some(stage)) = (name.parse(), stage) else { continue };
+            entries.push(Entry { name, path: entry.path(), bytes: entry.metadata()?.len(), stage });
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
@@ -111,9 +122,9 @@ impl Files {
     /// Linux's.
     pub fn list(&self, tenant: u16) -> io::Result<Vec<(Name, State)>> {
         let state = |entry: Entry| {
-            let making = match entry.making {
-                None => None,
-                Some(_) => Some(done(&File::open(&entry.path)?, entry.bytes)?),
+            let making = match entry.stage {
+                Stage::Whole => None,
+                _ => Some(entry.done()?),
             };
             Ok((entry.name, State { bytes: entry.bytes, making }))
         };
@@ -125,14 +136,20 @@ impl Files {
     /// # Errors
     /// Linux's.
     pub fn volume(&self, tenant: u16, name: &Name) -> io::Result<Option<Volume>> {
-        let mut entries = self.entries(tenant)?.into_iter();
-        let entry = entries.find(|entry| entry.name == *name && entry.making.is_none());
-        Ok(entry.map(|entry| Volume {
+        let Some(entry) = self.entries(tenant)?.into_iter().find(|entry| entry.name == *name) else {
+            return Ok(None);
+        };
+        let bytes = match entry.stage {
+            Stage::Whole => entry.bytes,
+            Stage::Grows(from) => from,
+            Stage::New | Stage::Copy(_) => return Ok(None),
+        };
+        Ok(Some(Volume {
             name: ennead_volumes::params(tenant, name),
             device: format!("{tenant}/{name}"),
             path: entry.path,
             disk: FOLDER.to_owned(),
-            sectors: entry.bytes / SECTOR,
+            sectors: bytes / SECTOR,
             block: self.block,
             physical_block: PHYSICAL_BLOCK.max(self.block),
             read_only: false,
@@ -150,9 +167,8 @@ impl Files {
         let mut free = space.f_bavail.saturating_mul(space.f_frsize);
         // What is being made will take the rest of its bytes.
         for tenant in self.tenants()? {
-            for entry in self.entries(tenant)?.into_iter().filter(|entry| entry.making.is_some()) {
-                let done = done(&File::open(&entry.path)?, entry.bytes)?;
-                free = free.saturating_sub(entry.bytes.saturating_sub(done));
+            for entry in self.entries(tenant)?.into_iter().filter(|entry| entry.stage != Stage::Whole) {
+                free = free.saturating_sub(entry.bytes.saturating_sub(entry.done()?));
             }
         }
         let free = free.saturating_sub(RESERVE);
@@ -183,12 +199,12 @@ impl Files {
         let entries = self.entries(tenant).map_err(failed)?;
         let find = |name: &Name| entries.iter().find(|entry| entry.name == *name);
         let missing = |name: &Name| Refusal::new(Kind::NoSuchVolume, format!("There is no volume `{name}`"));
-        let idle = |name: &Name| {
+        let idle = |name: &Name, used: &[Name]| {
             let entry = find(name).ok_or_else(|| missing(name))?;
-            let source = |other: &Entry| other.making == Some(Some(name.clone()));
+            let source = |other: &Entry| other.stage == Stage::Copy(name.clone());
             let why = if used.contains(name) {
                 "is a disk of a guest"
-            } else if entry.making.is_some() {
+            } else if entry.stage != Stage::Whole {
                 "is being made"
             } else if entries.iter().any(source) {
                 "is being copied"
@@ -214,7 +230,7 @@ impl Files {
                     Some(_) => return Err(exists(name)),
                     None => {}
                 }
-                let bytes = idle(from)?.bytes;
+                let bytes = idle(from, used)?.bytes;
                 self.room(entries.len(), bytes)?;
                 self.begin(tenant, &format!("{name}.of.{from}"), bytes).map_err(failed)
             }
@@ -223,7 +239,8 @@ impl Files {
                 if again && find(name).is_some_and(|entry| entry.bytes == bytes) {
                     return Ok(());
                 }
-                let entry = idle(name)?;
+                // Whoever has it as a disk goes on with what there was of it.
+                let entry = idle(name, &[])?;
                 let more = bytes.checked_sub(entry.bytes).filter(|more| *more > 0);
                 let more = more.ok_or_else(|| {
                     let message =
@@ -238,7 +255,8 @@ impl Files {
                     return if again { Ok(()) } else { Err(missing(name)) };
                 };
                 // One that is being made may end, too.
-                let entry = if entry.making.is_some() { entry } else { idle(name)? };
+                let begun = matches!(entry.stage, Stage::New | Stage::Copy(_));
+                let entry = if begun { entry } else { idle(name, used)? };
                 let end = || {
                     fs::remove_file(&entry.path)?;
                     durable(&self.tenant(tenant))
@@ -287,7 +305,7 @@ impl Files {
     /// It is made again from its old end on, which is its first hole then.
     fn grow(&self, tenant: u16, entry: &Entry, bytes: u64) -> io::Result<()> {
         let folder = self.tenant(tenant);
-        let path = folder.join(format!("{}.part", entry.name));
+        let path = folder.join(format!("{}.from.{}", entry.name, entry.bytes));
         fs::rename(&entry.path, &path)?;
         let file = File::options().write(true).open(&path)?;
         file.set_len(bytes)?;
@@ -302,11 +320,12 @@ impl Files {
     pub fn next(&self) -> io::Result<Option<Making>> {
         for tenant in self.tenants()? {
             let entries = self.entries(tenant)?;
-            for entry in entries.iter().filter(|entry| entry.making.is_some()) {
-                let from = match entry.making.as_ref().and_then(Option::as_ref) {
-                    None => None,
-                    Some(from) => {
-                        let source = entries.iter().find(|one| one.name == *from && one.making.is_none());
+            for entry in entries.iter().filter(|entry| entry.stage != Stage::Whole) {
+                let from = match &entry.stage {
+                    Stage::Whole | Stage::New | Stage::Grows(_) => None,
+                    Stage::Copy(from) => {
+                        let source =
+                            entries.iter().find(|one| one.name == *from && one.stage == Stage::Whole);
                         // Without its source nothing can come of it.
                         let Some(source) = source else {
                             fs::remove_file(&entry.path)?;
@@ -316,7 +335,7 @@ impl Files {
                     }
                 };
                 let file = direct(&entry.path, OFlags::RDWR)?;
-                let done = done(&file, entry.bytes)?;
+                let done = entry.done()?;
                 let buffers = Buffers::new(CHUNK)?;
                 let buffer = buffers.take(CHUNK * ennead_xen::PAGE_SIZE).ok_or(io::ErrorKind::OutOfMemory)?;
                 let (entry, folder) = (entry.clone(), self.tenant(tenant));
@@ -358,6 +377,17 @@ impl Making {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             renamed => renamed.and_then(|()| durable(&self.folder)),
         }
+    }
+}
+
+impl Entry {
+    /// Bytes that there are of it: what a guest may have of it is never made again.
+    fn done(&self) -> io::Result<u64> {
+        let done = done(&File::open(&self.path)?, self.bytes)?;
+        Ok(match self.stage {
+            Stage::Grows(from) => done.max(from),
+            _ => done,
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use ennead_backend::device::Changes;
 use ennead_volumes::{KIND, Kind, Name, Refusal, Request, answer, numbered, split};
 use ennead_xs_client::{Access, Error, XenStore};
 use tracing::{info, warn};
@@ -23,6 +24,8 @@ const LONG: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct Keeper {
     files: Option<Files>,
+    /// Who lends what has been made.
+    changes: Option<Changes>,
     /// What stands in XenStore, so that only changes are written.
     told: BTreeMap<String, String>,
     making: Option<Making>,
@@ -35,10 +38,10 @@ fn home(toolstack: u16) -> String {
 }
 
 impl Keeper {
-    /// Keeps these.
+    /// Keeps these; what has been made is told to `changes`.
     #[must_use]
-    pub fn new(files: Option<Files>) -> Self {
-        Self { files, told: BTreeMap::new(), making: None, failed: None }
+    pub fn new(files: Option<Files>, changes: Option<Changes>) -> Self {
+        Self { files, changes, told: BTreeMap::new(), making: None, failed: None }
     }
 
     /// Does so for good.
@@ -49,10 +52,8 @@ impl Keeper {
         let root = format!("backend/{KIND}");
         store.mkdir(&root)?;
         store.watch(&root, KIND)?;
-        let mut again = true;
         loop {
-            self.turn(&mut store, again)?;
-            again = false;
+            self.turn(&mut store)?;
             let next = Instant::now() + TELL;
             // Whoever asks does not wait for what is being made. Our own words are events, too.
             let (mut woken, mut made) = (drain(&mut store)?, false);
@@ -66,11 +67,11 @@ impl Keeper {
         }
     }
 
-    /// Does what is asked, and tells what there is. `again`: a predecessor may have done it.
-    fn turn(&mut self, store: &mut impl Access, again: bool) -> Result<(), Error> {
+    /// Does what is asked, and tells what there is.
+    fn turn(&mut self, store: &mut impl Access) -> Result<(), Error> {
         let root = format!("backend/{KIND}");
         for toolstack in list(store, &root)?.iter().filter_map(|name| name.parse::<u16>().ok()) {
-            let done = self.serve(store, toolstack, again).and_then(|()| self.tell(store, toolstack));
+            let done = self.serve(store, toolstack).and_then(|()| self.tell(store, toolstack));
             match done {
                 // What a toolstack does with its directory is its own trouble.
                 Err(e) if e.errno().is_some() => warn!(toolstack, cause = %e, "volumes-unreachable"),
@@ -80,7 +81,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn serve(&mut self, store: &mut impl Access, toolstack: u16, again: bool) -> Result<(), Error> {
+    fn serve(&mut self, store: &mut impl Access, toolstack: u16) -> Result<(), Error> {
         let home = home(toolstack);
         let mut get = |key: &str| {
             let value = store.find(&format!("{home}/{key}"))?;
@@ -91,11 +92,15 @@ impl Keeper {
         if get("answer")?.as_deref().and_then(split).is_some_and(|(answered, _)| answered == number) {
             return Ok(());
         }
+        let begun = get("begun")?;
         let outcome = match (request.parse::<Request>(), &self.files) {
             (Err(e), _) => Err(Refusal::new(Kind::Invalid, e.to_string())),
             (_, None) => Err(Refusal::new(Kind::Failed, "This host has no partition for volumes")),
             (Ok(request), Some(files)) => {
                 let used = lent(store, &home)?;
+                // One that a predecessor began it may have done, too.
+                let again = begun.is_some_and(|begun| begun == number.to_string());
+                store.write(&format!("{home}/begun"), number.to_string().as_bytes())?;
                 let outcome = files.obey(toolstack, &request, &used, again);
                 info!(toolstack, %request, outcome = answer(&outcome), "volume-asked");
                 outcome
@@ -157,8 +162,12 @@ impl Keeper {
         match made {
             Ok(true) => true,
             Ok(false) => {
+                let made = self.making.take().is_some();
+                if let Some(changes) = self.changes.as_ref().filter(|_| made) {
+                    changes.tell();
+                }
                 // Perhaps there is another.
-                self.making.take().is_some()
+                made
             }
             Err(e) => {
                 warn!(cause = %e, "volume-not-made");

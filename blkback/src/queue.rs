@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -61,6 +62,7 @@ pub enum Error {
 pub struct Queue {
     stop: OwnedFd,
     thread: Option<JoinHandle<()>>,
+    sectors: Arc<AtomicU64>,
 }
 
 type Served<const SLOT: usize> = Engine<MappedRegion, Granted, Disk, SLOT>;
@@ -92,13 +94,19 @@ impl Queue {
         let disk = Disk::open(file, slots, &stop)?;
         let buffers = Buffers::new(BUFFER_PAGES)?;
         let engine: Served<SLOT> = Engine::attach(page, Granted::open(domid)?, disk, buffers, limits)?;
+        let sectors = engine.sectors();
         let serve = move || {
             if let Err(error) = serve(engine, &events, port, &reporter) {
                 reporter.broken(error);
             }
         };
         let thread = thread::Builder::new().name(format!("ring-{domid}")).spawn(serve)?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, thread: Some(thread), sectors })
+    }
+
+    /// The disk has grown to so many units of 512 bytes. After this the frontend may be told.
+    pub fn grow(&self, sectors: u64) {
+        self.sectors.fetch_max(sectors, Ordering::Release);
     }
 }
 

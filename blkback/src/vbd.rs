@@ -43,7 +43,7 @@ struct Loan {
 #[derive(Debug)]
 pub struct Vbd {
     // First its rings end, then another may have the volume.
-    _queues: Vec<Queue>,
+    queues: Vec<Queue>,
     _loan: Arc<Loan>,
 }
 
@@ -171,7 +171,19 @@ impl Backend for Vbds {
             ("physical-sector-size", volume.physical_block.to_string()),
             ("info", info.to_string()),
         ]);
-        Ok((Vbd { _queues: queues, _loan: loan }, nodes))
+        Ok((Vbd { queues, _loan: loan }, nodes))
+    }
+
+    fn refresh(&mut self, device: Device, own: &mut dyn Nodes, served: &Vbd) -> Result<NewNodes, Failure> {
+        let (volume, _) = self.volume(device, own)?;
+        let told = text(own, "sectors")?.and_then(|sectors| sectors.parse::<u64>().ok());
+        if told.is_none_or(|told| told >= volume.sectors) {
+            return Ok(NewNodes::new());
+        }
+        for queue in &served.queues {
+            queue.grow(volume.sectors);
+        }
+        Ok(named(vec![("sectors", volume.sectors.to_string())]))
     }
 }
 

@@ -63,8 +63,9 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     sandbox.enter().context("Cannot drop privileges")?;
     let vbds = Vbds::new(volumes, files.clone(), cpus);
     let driver = Driver::start(store, vbds).context("Cannot find the devices")?;
+    let changes = Some(driver.changes());
     let keep = move || {
-        let Err(error) = Keeper::new(files).run(keeping);
+        let Err(error) = Keeper::new(files, changes).run(keeping);
         ennead_runtime::fail(error)
     };
     thread::Builder::new().name("volumes".to_owned()).spawn(keep).context("Cannot start a thread")?;

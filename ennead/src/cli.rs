@@ -13,7 +13,7 @@ Exit codes:
   1  the host refused, or what was waited for did not come
   2  wrong usage, or a file that cannot be read or is not right
   3  the host cannot be reached, or does not answer
-  4  there is no such guest, or no such volume
+  4  there is no such guest, volume or disk
 
 Without --host and --profile the host is that of $ENNEAD_HOST or of the profile $ENNEAD_PROFILE; else of the
 first profile that is there: ./out/profile.toml, ~/.config/ennead/profile.toml; else unix:out/toolstack.sock.
@@ -93,6 +93,11 @@ pub(crate) enum Command {
         #[arg(long)]
         follow: bool,
     },
+    /// Give a guest that runs a disk, or take one from it
+    Disk {
+        #[command(subcommand)]
+        command: Disk,
+    },
     /// List, create, copy, enlarge and delete volumes, which guests have as disks (`source = "volume:NAME"`)
     Volume {
         #[command(subcommand)]
@@ -110,6 +115,45 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Disk {
+    /// Give a guest that runs a disk, which it also has when it reboots
+    ///
+    /// It is there once this has ended.
+    Attach {
+        #[command(flatten)]
+        name: Name,
+        /// What the guest is to see it as, such as `xvdb`
+        #[arg(value_parser = vdev)]
+        vdev: String,
+        /// What it is: `volume:NAME`, `label:NAME` of a partition, or a whole disk such as `nvme0n1`
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        source: String,
+        /// The guest may only read it
+        #[arg(long)]
+        read_only: bool,
+        /// The VM that is to serve it
+        #[arg(long, value_name = "NAME")]
+        backend: Option<String>,
+    },
+    /// Take a disk from a guest that runs
+    ///
+    /// The guest is asked to let go of it. Unmount it first: new kernels let go of it at once, and what is not written yet
+    /// is lost.
+    Detach {
+        #[command(flatten)]
+        name: Name,
+        /// What the guest sees it as
+        #[arg(value_parser = vdev)]
+        vdev: String,
+    },
+}
+
+fn vdev(text: &str) -> Result<String, String> {
+    let number = ennead_guest::vdev_number(text);
+    number.map(|_| text.to_owned()).ok_or_else(|| "a disk is `xvda`, `xvdb`, ...".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -135,7 +179,7 @@ pub(crate) enum Volume {
         #[command(flatten)]
         name: VolumeName,
     },
-    /// Make a volume larger that no guest has, and wait until it is there
+    /// Make a volume larger, and wait until it is; a guest that runs sees its new size then
     Resize {
         #[command(flatten)]
         name: VolumeName,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::cli::{Cli, Command, Name};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{console, create, host, show, volume};
+use crate::{console, create, disk, host, show, volume};
 
 /// How often a guest that shuts down is looked at.
 const GLANCE: Duration = Duration::from_millis(500);
@@ -73,6 +73,7 @@ async fn obey(client: &Client, output: Output, command: Command) -> Result<(), F
             }
             Ok(())
         }
+        Command::Disk { command } => disk::run(client, output, command).await,
         Command::Volume { command } => volume::run(client, output, command).await,
         Command::Host => {
             let host = client.host().await?;

@@ -53,7 +53,10 @@ impl Failure {
             Self::Waited { .. } => 1,
             Self::Configuration(_) | Self::Local { .. } => 2,
             Self::Host(Error::Refused(error))
-                if matches!(error.kind, ErrorKind::NoSuchGuest | ErrorKind::NoSuchVolume) =>
+                if matches!(
+                    error.kind,
+                    ErrorKind::NoSuchGuest | ErrorKind::NoSuchVolume | ErrorKind::NoSuchDisk
+                ) =>
             {
                 4
             }

@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod console;
 mod create;
+mod disk;
 mod failure;
 mod host;
 mod output;

@@ -157,6 +157,8 @@ pub(crate) fn event(event: &Event) -> String {
         What::Restarting { pause_ms } => format!("is built again in {pause_ms} ms"),
         What::Restarted => "has been built again".to_owned(),
         What::RestartFailed { message } => format!("cannot be built again: {message}"),
+        What::DiskAttached { vdev } => format!("has been given the disk {vdev}"),
+        What::DiskDetached { vdev } => format!("does not have the disk {vdev} any more"),
         What::Destroyed => "destroyed".to_owned(),
         What::Unknown => "something that this version does not know".to_owned(),
     };

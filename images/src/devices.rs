@@ -25,6 +25,8 @@ pub enum DiskModel {
     Nvme,
     /// virtio-blk.
     Virtio,
+    /// AHCI: resets only with its bus.
+    Ahci,
 }
 
 /// A controller with one disk.
@@ -67,11 +69,15 @@ impl Disk {
     fn with(&self, index: u8, content: &str) -> Vec<String> {
         let drive = format!("drive{index}");
         let content = format!("if=none,id={drive},{content}");
-        let device = match self.model {
-            DiskModel::Nvme => format!("nvme,serial=ennead{index},drive={drive}"),
-            DiskModel::Virtio => format!("virtio-blk-pci,{VIRTIO},drive={drive}"),
+        let (controller, disk) = match self.model {
+            DiskModel::Nvme => (format!("nvme,serial=ennead{index},drive={drive}"), None),
+            DiskModel::Virtio => (format!("virtio-blk-pci,{VIRTIO},drive={drive}"), None),
+            DiskModel::Ahci => {
+                (format!("ich9-ahci,id=ahci{index}"), Some(format!("ide-hd,drive={drive},bus=ahci{index}.0")))
+            }
         };
-        [vec!["-drive".to_owned(), content], behind_port(index, &device)].concat()
+        let disk = disk.into_iter().flat_map(|disk| ["-device".to_owned(), disk]).collect();
+        [vec!["-drive".to_owned(), content], behind_port(index, &controller), disk].concat()
     }
 }
 
@@ -159,6 +165,10 @@ mod tests {
             disk.arguments(1).join(" "),
             "-drive if=none,id=drive1,format=raw,file=a,,b.img \
              -device pcie-root-port,id=port1,chassis=1,slot=1 -device nvme,serial=ennead1,drive=drive1,bus=port1"
+        );
+        let ahci = Disk { model: DiskModel::Ahci, ..disk.clone() }.arguments(3).join(" ");
+        assert!(
+            ahci.ends_with("-device ich9-ahci,id=ahci3,bus=port3 -device ide-hd,drive=drive3,bus=ahci3.0")
         );
         let logged = disk.logged(1, Path::new("c,d")).join(" ");
         assert!(logged.contains("filename=a,,b.img,log.driver=file,log.filename=c,,d -device"), "{logged}");

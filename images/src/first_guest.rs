@@ -37,13 +37,27 @@ pub fn configuration() -> std::path::PathBuf {
 /// # Errors
 /// When the disk cannot be made, or there is no port.
 pub fn equip(settings: &mut Settings, cache: &Cache, progress: Progress, image: &Path) -> Result<u16> {
+    equip_with((DiskModel::Nvme, NetworkModel::E1000e), settings, cache, progress, image)
+}
+
+/// The same with these controllers.
+///
+/// # Errors
+/// As [`equip`].
+pub fn equip_with(
+    (disk, network): (DiskModel, NetworkModel),
+    settings: &mut Settings,
+    cache: &Cache,
+    progress: Progress,
+    image: &Path,
+) -> Result<u16> {
     if !image.exists() {
         disk::write_copy(cache, progress, image)?;
     }
     let web = Forward::from(PORT, None, 80)?;
-    let disk = Disk { image: image.to_owned(), model: DiskModel::Nvme };
+    let disk = Disk { image: image.to_owned(), model: disk };
     let forwards = settings.toolstacks.iter().map(|(_, forward)| *forward).chain([web]).collect();
-    let network = Network { model: NetworkModel::E1000e, forwards };
+    let network = Network { model: network, forwards };
     settings.extra.extend([disk.arguments(1), network.arguments(2)].concat());
     Ok(web.outside)
 }

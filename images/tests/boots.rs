@@ -104,6 +104,11 @@ fn xenstore_state_hands_over() {
 }
 
 #[test]
+fn long_other_controllers_serve_guests() {
+    holds("controllers");
+}
+
+#[test]
 fn long_volumes_are_made_and_used() {
     holds("disks");
 }

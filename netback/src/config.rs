@@ -8,9 +8,12 @@ use ennead_xen::{GrantRef, Port};
 
 use crate::filter::{Filter, Mac};
 use crate::rate::Rate;
+use crate::vlan::Vlan;
 
 /// The bridge that holds the NIC, and vifs for which none is named.
 pub const DEFAULT_BRIDGE: &str = "xenbr0";
+/// Queues of one vif at most: each has buffers of half a MiB.
+pub const MAX_QUEUES: u32 = 4;
 /// Addresses of one vif at most.
 const MAX_ADDRESSES: usize = 16;
 
@@ -21,7 +24,9 @@ pub struct Vif {
     pub mac: Mac,
     /// What it may send.
     pub filter: Filter,
-    /// How much.
+    /// The VLAN that it is in, if any: of that its guest sees packets without tags, of others none.
+    pub vlan: Option<Vlan>,
+    /// How much it may send.
     pub rate: Option<Rate>,
     /// Where.
     pub bridge: String,
@@ -30,8 +35,19 @@ pub struct Vif {
 }
 
 /// What the frontend says: where its rings are, and what it takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frontend {
+    /// Its queues, at least one and at most [`MAX_QUEUES`].
+    pub queues: Vec<Rings>,
+    /// A packet to the guest may take more than one slot.
+    pub chains: bool,
+    /// What may be left undone in packets to the guest.
+    pub offloads: Offload,
+}
+
+/// What the frontend says of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rings {
     /// Page of the ring from the guest.
     pub tx_ring: GrantRef,
     /// Page of the ring to the guest.
@@ -40,10 +56,6 @@ pub struct Frontend {
     pub tx_port: Port,
     /// Port for the ring to the guest; may be the same.
     pub rx_port: Port,
-    /// A packet to the guest may take more than one slot.
-    pub chains: bool,
-    /// What may be left undone in packets to the guest.
-    pub offloads: Offload,
 }
 
 /// What every frontend is offered; the same after each restart.
@@ -57,9 +69,9 @@ pub fn offer() -> Vec<(String, String)> {
         ("feature-rx-copy", "1"),
         ("feature-rx-flip", "0"),
         ("feature-split-event-channels", "1"),
-        ("multi-queue-max-queues", "1"),
     ];
-    features.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+    let queues = ("multi-queue-max-queues".to_owned(), MAX_QUEUES.to_string());
+    features.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().chain([queues]).collect()
 }
 
 fn flag(nodes: &mut dyn Nodes, key: &str) -> Result<bool, Failure> {
@@ -80,9 +92,14 @@ impl Vif {
         let addresses = addresses.ok_or_else(|| Failure::refused("ip is no list of up to 16 addresses"))?;
         let rate = text(own, "rate")?.map(|rate| rate.parse()).transpose();
         let rate = rate.map_err(|e| Failure::Refused(format!("rate is {e}")))?;
+        let vlan = number(own, "vlan", u16::MAX.into())?.map(|id| {
+            let id = u16::try_from(id).ok().and_then(Vlan::new);
+            id.ok_or_else(|| Failure::refused("vlan is no number from 1 to 4094"))
+        });
         Ok(Self {
             mac,
             filter: Filter::new(mac, addresses),
+            vlan: vlan.transpose()?,
             rate,
             bridge: text(own, "bridge")?.unwrap_or_else(|| DEFAULT_BRIDGE.to_owned()),
             isolated: flag(own, "isolated")?,
@@ -101,34 +118,47 @@ impl Frontend {
                 return Err(Failure::Refused(format!("{must} is not 1")));
             }
         }
-        if number(nodes, "multi-queue-num-queues", u32::MAX)?.is_some_and(|queues| queues != 1) {
-            return Err(Failure::refused("multi-queue-num-queues is not 1"));
-        }
-        let need = |nodes: &mut dyn Nodes, key: &str| {
-            number(nodes, key, u32::MAX)?.ok_or_else(|| Failure::Refused(format!("{key} is missing")))
-        };
-        let split = number(nodes, "event-channel-tx", u32::MAX)?;
-        let (tx_port, rx_port) = match split {
-            Some(tx) => (tx, need(nodes, "event-channel-rx")?),
-            None => {
-                let both = need(nodes, "event-channel")?;
-                (both, both)
+        // One queue's nodes have no directory of their own.
+        let queues = match number(nodes, "multi-queue-num-queues", MAX_QUEUES)?.unwrap_or(1) {
+            0 => return Err(Failure::refused("multi-queue-num-queues is 0")),
+            1 => vec![Rings::read(nodes, "")?],
+            many => {
+                (0..many).map(|n| Rings::read(nodes, &format!("queue-{n}/"))).collect::<Result<_, _>>()?
             }
         };
         let chains = flag(nodes, "feature-sg")?;
         // Linux does not know checksums over IPv6 from those over IPv4 when it gives a packet to a tap.
         let checksum = !flag(nodes, "feature-no-csum-offload")? && flag(nodes, "feature-ipv6-csum-offload")?;
         Ok(Self {
-            tx_ring: GrantRef(need(nodes, "tx-ring-ref")?),
-            rx_ring: GrantRef(need(nodes, "rx-ring-ref")?),
-            tx_port: Port(tx_port),
-            rx_port: Port(rx_port),
+            queues,
             chains,
             offloads: Offload {
                 checksum,
                 tcp4: checksum && chains && flag(nodes, "feature-gso-tcpv4")?,
                 tcp6: checksum && chains && flag(nodes, "feature-gso-tcpv6")?,
             },
+        })
+    }
+}
+
+impl Rings {
+    fn read(nodes: &mut dyn Nodes, queue: &str) -> Result<Self, Failure> {
+        let find = |nodes: &mut dyn Nodes, key: &str| number(nodes, &format!("{queue}{key}"), u32::MAX);
+        let need = |nodes: &mut dyn Nodes, key: &str| {
+            find(nodes, key)?.ok_or_else(|| Failure::Refused(format!("{queue}{key} is missing")))
+        };
+        let (tx_port, rx_port) = match find(nodes, "event-channel-tx")? {
+            Some(tx) => (tx, need(nodes, "event-channel-rx")?),
+            None => {
+                let both = need(nodes, "event-channel")?;
+                (both, both)
+            }
+        };
+        Ok(Self {
+            tx_ring: GrantRef(need(nodes, "tx-ring-ref")?),
+            rx_ring: GrantRef(need(nodes, "rx-ring-ref")?),
+            tx_port: Port(tx_port),
+            rx_port: Port(rx_port),
         })
     }
 }
@@ -180,14 +210,13 @@ mod tests {
     #[test]
     fn linux_gets_everything() {
         let all = Offload { checksum: true, tcp4: true, tcp6: true };
-        let expected = Frontend {
+        let queues = vec![Rings {
             tx_ring: GrantRef(768),
             rx_ring: GrantRef(769),
             tx_port: Port(21),
             rx_port: Port(22),
-            chains: true,
-            offloads: all,
-        };
+        }];
+        let expected = Frontend { queues, chains: true, offloads: all };
         assert_eq!(Frontend::read(&mut directory(&LINUX)).unwrap(), expected);
     }
 
@@ -204,8 +233,41 @@ mod tests {
         assert_eq!(offloads("feature-ipv6-csum-offload", None), Offload::default());
         let mut single = with("event-channel-tx", None);
         single.0.insert("event-channel".to_owned(), b"5".to_vec());
-        let single = Frontend::read(&mut single).unwrap();
+        let single = Frontend::read(&mut single).unwrap().queues[0];
         assert_eq!((single.tx_port, single.rx_port), (Port(5), Port(5)));
+    }
+
+    #[test]
+    fn queues() {
+        let mut many = with("multi-queue-num-queues", Some("1"));
+        assert_eq!(Frontend::read(&mut many).unwrap().queues.len(), 1);
+        // As Linux's netfront writes more than one.
+        let rings = ["tx-ring-ref", "rx-ring-ref", "event-channel-tx", "event-channel-rx"];
+        rings.iter().for_each(|key| drop(many.0.remove(*key)));
+        for (queue, key) in (0..4).flat_map(|queue| rings.map(|key| (queue, key))) {
+            let value = queue * 10 + rings.iter().position(|one| *one == key).unwrap();
+            many.0.insert(format!("queue-{queue}/{key}"), value.to_string().into_bytes());
+        }
+        for (count, found) in [("2", Some(2)), ("4", Some(4)), ("0", None), ("1", None), ("5", None)] {
+            many.0.insert("multi-queue-num-queues".to_owned(), count.into());
+            match Frontend::read(&mut many) {
+                Ok(frontend) => {
+                    assert_eq!(Some(frontend.queues.len()), found, "{count}");
+                    let second = Rings {
+                        tx_ring: GrantRef(10),
+                        rx_ring: GrantRef(11),
+                        tx_port: Port(12),
+                        rx_port: Port(13),
+                    };
+                    assert_eq!(frontend.queues[1], second);
+                }
+                Err(failure) => assert!(matches!(failure, Failure::Refused(_)) && found.is_none(), "{count}"),
+            }
+        }
+        many.0.insert("multi-queue-num-queues".to_owned(), "4".into());
+        many.0.remove("queue-3/rx-ring-ref");
+        let refused = Frontend::read(&mut many).unwrap_err();
+        assert_eq!(refused.to_string(), "queue-3/rx-ring-ref is missing");
     }
 
     #[test]
@@ -235,26 +297,40 @@ mod tests {
         let plain = Vif {
             mac,
             filter: Filter::new(mac, Vec::new()),
+            vlan: None,
             rate: None,
             bridge: "xenbr0".to_owned(),
             isolated: false,
         };
         assert_eq!(Vif::read(&mut nodes).unwrap(), plain);
-        for (key, value) in
-            [("ip", "10.0.0.2 fd00::2"), ("rate", "1000,50000"), ("bridge", "inner"), ("isolated", "1")]
-        {
+        for (key, value) in [
+            ("ip", "10.0.0.2 fd00::2"),
+            ("vlan", "7"),
+            ("rate", "1000,50000"),
+            ("bridge", "inner"),
+            ("isolated", "1"),
+        ] {
             nodes.0.insert(key.to_owned(), value.as_bytes().to_vec());
         }
         let addresses = vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
         let full = Vif {
             mac,
             filter: Filter::new(mac, addresses),
+            vlan: Vlan::new(7),
             rate: Some("1000,50000".parse().unwrap()),
             bridge: "inner".to_owned(),
             isolated: true,
         };
         assert_eq!(Vif::read(&mut nodes).unwrap(), full);
-        for (key, value) in [("mac", "x"), ("ip", "10.0.0.2/24"), ("rate", "10Mb/s")] {
+        let wrong = [
+            ("mac", "x"),
+            ("ip", "10.0.0.2/24"),
+            ("vlan", "0"),
+            ("vlan", "4095"),
+            ("vlan", "lan"),
+            ("rate", "10Mb/s"),
+        ];
+        for (key, value) in wrong {
             let before = nodes.0.insert(key.to_owned(), value.as_bytes().to_vec()).unwrap();
             assert!(matches!(Vif::read(&mut nodes), Err(Failure::Refused(_))), "{key}");
             nodes.0.insert(key.to_owned(), before);

@@ -1,8 +1,8 @@
 //! What a guest may not send: packets in others' names.
 //!
-//! The source MAC is always the vif's. Where the operator has named addresses, nothing but ARP, IPv4 and IPv6 from them passes
-//! (VLAN tags neither), and what a host must send before it has an address: DHCP requests, ARP probes, neighbour discovery.
-//! Over IPv6 also the link-local address made from the MAC (RFC 4291, not a random one); no router advertisements and no
+//! The source MAC is always the vif's, and there is no VLAN tag: which VLAN a guest is in is not its own to say. Where the operator
+//! has named addresses, nothing but ARP, IPv4 and IPv6 from them passes, and what a host must send before it has an address: DHCP
+//! requests, ARP probes, neighbour discovery. Over IPv6 also the link-local address made from the MAC (RFC 4291, not a random one); no router advertisements and no
 //! redirects, and neighbour advertisements for own addresses only.
 
 use std::fmt;
@@ -61,8 +61,10 @@ pub enum Forbidden {
     Mac,
     /// Another IPv4 or IPv6 address, or ARP for one.
     Address,
-    /// Neither ARP, IPv4 nor IPv6, or tagged.
+    /// Neither ARP, IPv4 nor IPv6.
     Kind,
+    /// In a VLAN by itself.
+    Tagged,
     /// What only a router says.
     Router,
 }
@@ -91,10 +93,12 @@ impl Filter {
         if bytes(packet, 6) != Some(self.mac.0) {
             return Err(Forbidden::Mac);
         }
+        if headers.tagged {
+            return Err(Forbidden::Tagged);
+        }
         let Some(addresses) = &self.addresses else { return Ok(()) };
         let ours = |address: IpAddr| addresses.contains(&address) || address == self.mac.link_local();
         let allowed = match headers.network {
-            _ if headers.tagged => return Err(Forbidden::Kind),
             Network::Other => return Err(Forbidden::Kind),
             Network::Arp => self.arp(packet, headers.at, ours),
             Network::V4 => v4(packet, &headers, ours),
@@ -177,10 +181,12 @@ mod tests {
         dhcp_fragment[20] = 0x20;
         let mut lldp = ipv4([10, 0, 0, 2], TCP, &[0; 20]);
         lldp[12..14].copy_from_slice(&[0x88, 0xcc]);
+        let mut provider = tagged(&ipv4([10, 0, 0, 2], TCP, &[0; 20]));
+        provider[12..14].copy_from_slice(&[0x88, 0xa8]);
         let hidden: Vec<u8> =
             [vec![0; 8 * 8], vec![58, 0, 0, 0, 0, 0, 0, 0], advertisement(134, NAMED)].concat();
         let behind_options: Vec<u8> = [vec![58, 0, 0, 0, 0, 0, 0, 0], advertisement(134, NAMED)].concat();
-        use Forbidden::{Address, Kind, Mac as WrongMac, Router, Short};
+        use Forbidden::{Address, Kind, Mac as WrongMac, Router, Short, Tagged};
         let ok = Ok(());
         type Checked = Result<(), Forbidden>;
         // Name, packet, with named addresses, without.
@@ -213,7 +219,8 @@ mod tests {
             ("behind options", ipv6(NAMED, 0, &behind_options), Err(Router), ok),
             ("behind too many options", ipv6(NAMED, 0, &hidden), Err(Kind), ok),
             ("redirect", ipv6(LINK_LOCAL, ICMPV6, &advertisement(137, OTHER)), Err(Router), ok),
-            ("tagged", tagged(&ipv4([10, 0, 0, 2], TCP, &[0; 20])), Err(Kind), ok),
+            ("tagged", tagged(&ipv4([10, 0, 0, 2], TCP, &[0; 20])), Err(Tagged), Err(Tagged)),
+            ("a provider's tag", provider, Err(Tagged), Err(Tagged)),
             ("LLDP", lldp, Err(Kind), ok),
         ];
         for (name, packet, strictly, freely) in table {

@@ -8,7 +8,10 @@ const MAX_EXTENSIONS: usize = 8;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ETHERTYPE_VLAN: u16 = 0x8100;
+/// A VLAN's tag follows (IEEE 802.1Q).
+pub const ETHERTYPE_VLAN: u16 = 0x8100;
+/// That of a provider's VLAN (IEEE 802.1ad).
+pub const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 
 /// IP's number for ICMP over IPv6.
 pub const ICMPV6: u8 = 58;
@@ -52,7 +55,7 @@ pub struct Transport {
 /// The headers of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headers {
-    /// Whether a VLAN tag stands before them.
+    /// Whether a VLAN tag of either kind stands before them.
     pub tagged: bool,
     /// What follows.
     pub network: Network,
@@ -69,7 +72,8 @@ impl Headers {
     #[must_use]
     pub fn read(packet: &[u8]) -> Option<Self> {
         let mut kind = number(packet, 12)?;
-        let (mut at, tagged) = (ETHERNET, kind == ETHERTYPE_VLAN);
+        let mut at = ETHERNET;
+        let tagged = matches!(kind, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN);
         let other = Self { tagged, network: Network::Other, at, transport: None, fragment: false };
         if tagged {
             let Some(inner) = number(packet, 16) else { return Some(other) };

@@ -3,7 +3,7 @@
 //!
 //! - [`netif`], [`gather`]: the rings' slots; which of them make a packet.
 //! - [`tx`], [`rx`]: a round of packets from the guest to the bridge, and back: copied by grant, all of a round in one request.
-//! - [`offload`], [`headers`], [`filter`], [`rate`]: what a packet needs, and whether it may pass.
+//! - [`offload`], [`headers`], [`filter`], [`vlan`], [`rate`]: what a packet needs, and whether it may pass.
 //! - [`queue`]: both directions of one vif; [`vif`] gives it a thread, a tap and event channels.
 //! - [`config`]: what toolstack and frontend say about a vif in XenStore.
 //! - [`nics`], [`service`]: the VM.
@@ -28,6 +28,7 @@ pub mod service;
 pub mod tap;
 pub mod tx;
 pub mod vif;
+pub mod vlan;
 
 #[cfg(test)]
 mod model;

@@ -75,6 +75,19 @@ fn header(packet: &mut [u8], gso: Option<Gso>) -> Option<VnetHeader> {
     Some([NEEDS_CHECKSUM, kind, e, f, s, t, a, b, o, p])
 }
 
+/// The packet's headers, and with them what the header points to, come so many bytes later.
+pub fn move_headers(header: &mut VnetHeader, by: usize) {
+    if header.first().is_none_or(|flags| flags & NEEDS_CHECKSUM == 0) {
+        return;
+    }
+    // `hdr_len` and `csum_start`; `csum_offset` counts from the latter.
+    for at in [2, 6] {
+        let moved =
+            bytes(header, at).map_or(0, u16::from_le_bytes).saturating_add(u16::try_from(by).unwrap_or(0));
+        header.iter_mut().skip(at).zip(moved.to_le_bytes()).for_each(|(to, from)| *to = from);
+    }
+}
+
 /// The checksum of TCP's or UDP's pseudo header.
 fn pseudo(packet: &[u8], headers: &Headers, protocol: u8, transport: usize) -> Option<u16> {
     let at = headers.at;

@@ -1,4 +1,4 @@
-//! Both directions of one vif.
+//! Both directions of one queue of a vif.
 
 use std::time::Instant;
 
@@ -9,25 +9,28 @@ use ennead_xen::SharedPage;
 
 use crate::filter::{Filter, Forbidden};
 use crate::gather::Broken;
-use crate::rate::Bucket;
+use crate::rate::Credit;
 use crate::rx::{Error, Receive};
 use crate::tap::Tap;
 use crate::tx::{Counts, Round, Transmit};
+use crate::vlan::Vlan;
 
 /// What a queue does with packets.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rules {
     /// What the guest may send.
     pub filter: Filter,
-    /// How much.
-    pub rate: Option<Bucket>,
+    /// The VLAN that it is in.
+    pub vlan: Option<Vlan>,
+    /// How much it may send.
+    pub rate: Option<Credit>,
     /// A packet to the guest may take more than one slot.
     pub chains: bool,
     /// What may be left undone in packets to the guest.
     pub offloads: Offload,
 }
 
-/// A vif's two rings, the guest's memory, and the port of the bridge.
+/// A queue's two rings, the guest's memory, and the port of the bridge.
 #[derive(Debug)]
 pub struct Queue<P, M, T> {
     tx: Transmit<P>,
@@ -69,9 +72,9 @@ impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
     /// A ring is broken.
     pub fn attach(tx: P, rx: P, memory: M, tap: T, rules: Rules) -> Result<Self, Broken> {
         let (tx, committed) = Ring::attach(tx)?;
-        let tx = Transmit::new(tx, committed, rules.filter, rules.rate);
+        let tx = Transmit::new(tx, committed, rules.filter, rules.vlan, rules.rate);
         let (rx, committed) = Ring::attach(rx)?;
-        let rx = Receive::new(rx, committed, rules.offloads, rules.chains);
+        let rx = Receive::new(rx, committed, rules.vlan, rules.offloads, rules.chains);
         Ok(Self { tx, rx, memory, tap })
     }
 

@@ -1,6 +1,7 @@
 //! How much a guest may send: so many bytes in each interval.
 
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::netif::MAX_PACKET;
@@ -30,9 +31,28 @@ impl FromStr for Rate {
     }
 }
 
-/// A vif's credit.
+/// A vif's credit, which its queues share.
+#[derive(Debug, Clone)]
+pub struct Credit(Arc<Mutex<Bucket>>);
+
+impl Credit {
+    /// As much as there may be.
+    #[must_use]
+    pub fn new(rate: Rate, now: Instant) -> Self {
+        Self(Arc::new(Mutex::new(Bucket::new(rate, now))))
+    }
+
+    /// Takes credit for a packet.
+    ///
+    /// # Errors
+    /// When to try again: there is not enough.
+    pub fn take(&self, bytes: usize, now: Instant) -> Result<(), Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(bytes, now)
+    }
+}
+
 #[derive(Debug)]
-pub struct Bucket {
+struct Bucket {
     rate: Rate,
     credit: u64,
     /// When the credit was last given.
@@ -41,8 +61,7 @@ pub struct Bucket {
 
 impl Bucket {
     /// Full.
-    #[must_use]
-    pub fn new(rate: Rate, now: Instant) -> Self {
+    fn new(rate: Rate, now: Instant) -> Self {
         Self { rate, credit: Self::most(rate), given: now }
     }
 
@@ -51,11 +70,7 @@ impl Bucket {
         rate.bytes.saturating_add(MAX_PACKET as u64)
     }
 
-    /// Takes credit for a packet.
-    ///
-    /// # Errors
-    /// When to try again: there is not enough.
-    pub fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
+    fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
         let Rate { bytes: each, interval } = self.rate;
         let passed = now.saturating_duration_since(self.given).as_nanos() / interval.as_nanos().max(1);
         if let Ok(passed @ 1..) = u64::try_from(passed) {
@@ -116,6 +131,16 @@ mod tests {
         let later = start + Duration::from_secs(1_000_000);
         assert_eq!(bucket.take(MAX_PACKET, later), Ok(()));
         assert!(bucket.take(1001, later).is_err());
+    }
+
+    #[test]
+    fn queues_share_it() {
+        let start = Instant::now();
+        let one = Credit::new(Rate { bytes: 1000, interval: MS }, start);
+        let other = one.clone();
+        assert_eq!(one.take(MAX_PACKET, start), Ok(()));
+        assert_eq!(other.take(1000, start), Ok(()));
+        assert_eq!((one.take(1, start), other.take(1, start)), (Err(start + MS), Err(start + MS)));
     }
 
     #[test]

@@ -16,13 +16,14 @@ use crate::netif::{
 use crate::offload::{VNET_HEADER, allow, to_guest};
 use crate::tap::{MAX_FROM_BRIDGE, Tap};
 use crate::tx::{Counts, Round};
+use crate::vlan::{self, TAG, Vlan};
 
-/// Packets in one round at most.
+/// Packets in one round at most, those that are dropped too.
 const ROUND_PACKETS: usize = 64;
 /// Pages for the longest packet, and whatever would tell that it is longer.
 const PACKET_PAGES: usize = MAX_FROM_BRIDGE / PAGE_SIZE + 1;
-/// Pages of a round: as many as it has packets, unless they are long.
-const ROUND: usize = (ROUND_PACKETS + PACKET_PAGES) * PAGE_SIZE;
+/// Pages of a round: as many as it has packets, unless they are long, and one for a tag before the first.
+const ROUND: usize = (ROUND_PACKETS + PACKET_PAGES + 1) * PAGE_SIZE;
 
 /// Why receiving ends.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +63,14 @@ impl Packet {
 #[derive(Debug)]
 pub struct Receive<P> {
     ring: Ring<P, RX_SLOT>,
+    vlan: Option<Vlan>,
     offloads: Offload,
     /// Slots that one packet may take.
     most_slots: usize,
     /// Buffers of the guest's, taken from the ring, not yet filled.
     posted: VecDeque<RxRequest>,
     buffer: Vec<u8>,
-    /// Read, but the guest has not enough buffers for it; its bytes are at the buffer's start.
+    /// Read, but the guest has not enough buffers for it; its bytes are where a round's first are.
     held: Option<Packet>,
     /// The tap has no packet: it is not asked this time.
     no_packets: bool,
@@ -80,6 +82,7 @@ impl<P: SharedPage> Receive<P> {
     pub fn new(
         mut ring: Ring<P, RX_SLOT>,
         committed: Option<Committed>,
+        vlan: Option<Vlan>,
         offloads: Offload,
         chains: bool,
     ) -> Self {
@@ -95,6 +98,7 @@ impl<P: SharedPage> Receive<P> {
         }
         Self {
             ring,
+            vlan,
             offloads,
             most_slots: if chains { MAX_DATA_SLOTS } else { 1 },
             posted: VecDeque::new(),
@@ -147,6 +151,16 @@ impl<P: SharedPage> Receive<P> {
         Ok(round)
     }
 
+    /// Bytes before each packet, for a tag that is taken out.
+    fn room(&self) -> usize {
+        self.vlan.map_or(0, |_| TAG)
+    }
+
+    /// Where a round's first packet begins.
+    fn first(&self) -> usize {
+        self.room().next_multiple_of(PAGE_SIZE)
+    }
+
     fn take_posted(&mut self) -> Result<bool, Broken> {
         let before = self.posted.len();
         while let Some((_, slot)) = self.ring.take()? {
@@ -157,12 +171,12 @@ impl<P: SharedPage> Receive<P> {
 
     /// Packets for which the guest has buffers; one more may be held.
     fn read(&mut self, tap: &mut impl Tap) -> io::Result<Vec<Packet>> {
-        let (mut packets, mut room, mut used) = (Vec::new(), self.posted.len(), 0);
+        let (mut packets, mut room, mut used) = (Vec::new(), self.posted.len(), self.first());
         let no_packets = std::mem::take(&mut self.no_packets);
-        while packets.len() < ROUND_PACKETS
-            && room > 0
-            && used + PACKET_PAGES * PAGE_SIZE <= self.buffer.len()
-        {
+        for _ in 0..ROUND_PACKETS {
+            if room == 0 || used + PACKET_PAGES * PAGE_SIZE > self.buffer.len() {
+                break;
+            }
             let packet = match self.held.take() {
                 Some(held) => held,
                 None if no_packets => break,
@@ -177,7 +191,7 @@ impl<P: SharedPage> Receive<P> {
                 break;
             };
             room = left;
-            used = (packet.start + packet.size).next_multiple_of(PAGE_SIZE);
+            used = (packet.start + packet.size + self.room()).next_multiple_of(PAGE_SIZE);
             packets.push(packet);
         }
         Ok(packets)
@@ -185,9 +199,18 @@ impl<P: SharedPage> Receive<P> {
 
     fn read_one(&mut self, tap: &mut impl Tap, start: usize) -> io::Result<Next> {
         let mut header = [0; VNET_HEADER];
+        let room = self.room();
         let end = start + PACKET_PAGES * PAGE_SIZE;
-        let buffer = self.buffer.get_mut(start..end).unwrap_or_default();
+        let buffer = self.buffer.get_mut(start - room..end).unwrap_or_default();
         let Some(size) = tap.receive(&mut header, buffer)? else { return Ok(Next::None) };
+        let read = buffer.get_mut(..size).unwrap_or_default();
+        if !vlan::is_for(self.vlan, read) {
+            return Ok(Next::Dropped);
+        }
+        if room > 0 {
+            vlan::strip(read);
+        }
+        let size = size.saturating_sub(room);
         let packet = to_guest(&header).ok().map(|(flags, gso)| Packet { start, size, flags, gso });
         let fits = |p: &Packet| {
             (ETHERNET..=MAX_FROM_BRIDGE).contains(&size)
@@ -239,11 +262,12 @@ impl<P: SharedPage> Receive<P> {
         }
     }
 
-    /// Moves the bytes of a held packet to the buffer's start, out of the next round's way.
+    /// Moves the bytes of a held packet to where a round's first are, out of the next round's way.
     fn keep_held(&mut self) {
+        let first = self.first();
         if let Some(held) = &mut self.held {
-            self.buffer.copy_within(held.start..held.start + held.size, 0);
-            held.start = 0;
+            self.buffer.copy_within(held.start..held.start + held.size, first);
+            held.start = first;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From the guest to the bridge.
 
+use std::ops::Add;
 use std::time::Instant;
 
 use ennead_backend::memory::GuestMemory;
@@ -11,8 +12,9 @@ use crate::gather::{self, Broken, Packet};
 use crate::headers::ETHERNET;
 use crate::netif::{MAX_PACKET, RSP_ERROR, RSP_NULL, RSP_OKAY, TX_SLOT, tx_response};
 use crate::offload::{VnetHeader, to_tap};
-use crate::rate::Bucket;
+use crate::rate::Credit;
 use crate::tap::Tap;
+use crate::vlan::{TAG, Vlan};
 
 /// Bytes that are copied in one round at most; the largest packet fits three times.
 const ROUND: usize = 64 * PAGE_SIZE;
@@ -34,6 +36,20 @@ pub struct Counts {
     pub full: u64,
 }
 
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            forbidden: self.forbidden + other.forbidden,
+            errors: self.errors + other.errors,
+            full: self.full + other.full,
+        }
+    }
+}
+
 /// What is to be done after a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Round {
@@ -52,7 +68,8 @@ pub struct Round {
 pub struct Transmit<P> {
     ring: Ring<P, TX_SLOT>,
     filter: Filter,
-    rate: Option<Bucket>,
+    vlan: Option<Vlan>,
+    rate: Option<Credit>,
     buffer: Vec<u8>,
     /// Taken, but the guest has no credit for it.
     held: Option<Packet>,
@@ -73,7 +90,8 @@ impl<P: SharedPage> Transmit<P> {
         mut ring: Ring<P, TX_SLOT>,
         committed: Option<Committed>,
         filter: Filter,
-        rate: Option<Bucket>,
+        vlan: Option<Vlan>,
+        rate: Option<Credit>,
     ) -> Self {
         if let Some(Committed { count, body }) = committed {
             let begin = ring.rsp_prod();
@@ -91,6 +109,7 @@ impl<P: SharedPage> Transmit<P> {
         Self {
             ring,
             filter,
+            vlan,
             rate,
             buffer: vec![0; ROUND],
             held: None,
@@ -136,16 +155,16 @@ impl<P: SharedPage> Transmit<P> {
     /// The next packets, as many as are there, fit, and are within the guest's rate.
     fn gather(&mut self, now: Instant) -> Result<(Vec<Placed>, Option<Instant>), Broken> {
         let (mut placed, mut used) = (Vec::new(), 0);
-        while placed.len() < ROUND_PACKETS && used + MAX_PACKET + PAGE_SIZE <= self.buffer.len() {
+        while placed.len() < ROUND_PACKETS && used + TAG + MAX_PACKET + PAGE_SIZE <= self.buffer.len() {
             let held = self.held.take();
             let Some(packet) = (if held.is_some() { held } else { gather::next(&mut self.ring)? }) else {
                 break;
             };
-            if let Some(Err(until)) = self.rate.as_mut().map(|rate| rate.take(packet.size.into(), now)) {
+            if let Some(Err(until)) = self.rate.as_ref().map(|rate| rate.take(packet.size.into(), now)) {
                 self.held = Some(packet);
                 return Ok((placed, Some(until)));
             }
-            let start = start(used, &packet);
+            let start = start(used + self.room(), &packet);
             used = start + usize::from(packet.size);
             placed.push(Placed { packet, start });
         }
@@ -177,8 +196,9 @@ impl<P: SharedPage> Transmit<P> {
         let (mut record, mut responses) = ([0; RECORD], Vec::new());
         let judged: Vec<Result<VnetHeader, i16>> =
             placed.iter().zip(copied).map(|(placed, copied)| self.judge(placed, *copied)).collect();
+        let room = self.room();
         let bytes = |Placed { packet, start }: &Placed| {
-            self.buffer.get(*start..start + usize::from(packet.size)).unwrap_or_default()
+            self.buffer.get(start - room..start + usize::from(packet.size)).unwrap_or_default()
         };
         let passing = placed.iter().zip(&judged);
         let passing: Vec<(VnetHeader, &[u8])> =
@@ -216,10 +236,20 @@ impl<P: SharedPage> Transmit<P> {
             self.counts.forbidden += 1;
             return Err(RSP_OKAY);
         }
-        to_tap(bytes, packet.blank, packet.gso).map_err(|_| {
+        let Ok(mut header) = to_tap(bytes, packet.blank, packet.gso) else {
             self.counts.errors += 1;
-            RSP_ERROR
-        })
+            return Err(RSP_ERROR);
+        };
+        if let Some(vlan) = self.vlan {
+            let bytes = self.buffer.get_mut(start - TAG..start + size);
+            vlan.tag(bytes.unwrap_or_default(), &mut header);
+        }
+        Ok(header)
+    }
+
+    /// Bytes before each packet, for a tag.
+    fn room(&self) -> usize {
+        self.vlan.map_or(0, |_| TAG)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A vif that is served: a thread with a tap, two rings and event channels of its own.
+//! A vif that is served: for each of its queues a thread with a queue of the tap, two rings and event channels of its own.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,16 +14,20 @@ use ennead_xen::{EventChannels, MappedRegion, Port};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tracing::{info, warn};
 
-use crate::config::{self, Frontend};
+use crate::config::{self, Frontend, Rings};
 use crate::queue::{Pass, Queue, Rules};
-use crate::rate::Bucket;
+use crate::rate::Credit;
 use crate::rx::Error;
 use crate::tx::Counts;
+use crate::vlan::Vlan;
 
 /// So many events in a row without anything to do are as many as an honest frontend may send.
 const VAIN: u32 = 16;
 /// How long a frontend that sends more is not heard.
 const DEAF: Duration = Duration::from_millis(1);
+
+/// Packets that wait in a tap at most, in all of its queues: Linux's number for one.
+const WAITING: usize = 500;
 
 type VifQueue = Queue<MappedRegion, Granted, TapDevice>;
 
@@ -46,15 +50,19 @@ fn name(Device { domid, handle }: Device) -> String {
     format!("vif{}.{handle}", domid.0)
 }
 
-/// A tap of that name as a port of the vif's bridge.
+/// The queues of a tap of that name, which is a port of the vif's bridge.
 pub(crate) fn port(
     interfaces: &Interfaces,
     name: &str,
     vif: &config::Vif,
     offloads: Offload,
-) -> io::Result<TapDevice> {
-    let tap = TapDevice::create(name)?;
-    tap.set_offload(offloads)?;
+    queues: usize,
+) -> io::Result<Vec<TapDevice>> {
+    let taps = TapDevice::create_queues(name, queues)?;
+    taps.iter().try_for_each(|tap| tap.set_offload(offloads))?;
+    if queues > 1 {
+        std::fs::write(format!("/sys/class/net/{name}/tx_queue_len"), (WAITING / queues).to_string())?;
+    }
     interfaces.create_bridge(&vif.bridge)?;
     interfaces.up(&vif.bridge)?;
     interfaces.attach(&vif.bridge, name)?;
@@ -63,7 +71,7 @@ pub(crate) fn port(
         std::fs::write(format!("/sys/class/net/{name}/brport/isolated"), "1")?;
     }
     interfaces.up(name)?;
-    Ok(tap)
+    Ok(taps)
 }
 
 impl Backend for Vifs {
@@ -86,26 +94,34 @@ impl Backend for Vifs {
         let frontend = Frontend::read(frontend)?;
         let rules = Rules {
             filter: vif.filter.clone(),
-            rate: vif.rate.map(|rate| Bucket::new(rate, Instant::now())),
+            vlan: vif.vlan,
+            rate: vif.rate.map(|rate| Credit::new(rate, Instant::now())),
             chains: frontend.chains,
             offloads: frontend.offloads,
         };
         let map = |gref| MappedRegion::map(device.domid, &[gref]).map_err(Failure::refused);
-        let (tx, rx) = (map(frontend.tx_ring)?, map(frontend.rx_ring)?);
-        let memory = Granted::open(device.domid).map_err(|e| Failure::NotYet(e.to_string()))?;
-        let bells = Bells::bind(device, &frontend)?;
-        let name = name(device);
-        let tap = port(&self.interfaces, &name, &vif, frontend.offloads);
-        let tap = tap.map_err(|e| Failure::NotYet(format!("no port of bridge {}: {e}", vif.bridge)))?;
-        let queue = Queue::attach(tx, rx, memory, tap, rules).map_err(Failure::refused)?;
-        let served = Vif::start(queue, bells, reporter).map_err(|e| Failure::NotYet(e.to_string()))?;
-        let (domid, handle, mac) = (device.domid.0, device.handle, vif.mac);
-        info!(domid, handle, %mac, bridge = vif.bridge, isolated = vif.isolated, "vif");
+        let mut parts = Vec::new();
+        for rings in &frontend.queues {
+            let (tx, rx) = (map(rings.tx_ring)?, map(rings.rx_ring)?);
+            let memory = Granted::open(device.domid).map_err(|e| Failure::NotYet(e.to_string()))?;
+            parts.push((tx, rx, memory, Bells::bind(device, rings)?));
+        }
+        let taps = port(&self.interfaces, &name(device), &vif, frontend.offloads, parts.len());
+        let taps = taps.map_err(|e| Failure::NotYet(format!("no port of bridge {}: {e}", vif.bridge)))?;
+        let mut queues = Vec::new();
+        for ((tx, rx, memory, bells), tap) in parts.into_iter().zip(taps) {
+            let queue = Queue::attach(tx, rx, memory, tap, rules.clone()).map_err(Failure::refused)?;
+            queues.push((queue, bells));
+        }
+        let count = queues.len();
+        let served = Vif::start(queues, &reporter).map_err(|e| Failure::NotYet(e.to_string()))?;
+        let (domid, handle, mac, vlan) = (device.domid.0, device.handle, vif.mac, vif.vlan.map(Vlan::id));
+        info!(domid, handle, %mac, bridge = vif.bridge, vlan, isolated = vif.isolated, queues = count, "vif");
         Ok((served, Vec::new()))
     }
 }
 
-/// A frontend's event channels.
+/// The event channels of a queue.
 #[derive(Debug)]
 struct Bells {
     events: EventChannels,
@@ -114,11 +130,11 @@ struct Bells {
 }
 
 impl Bells {
-    fn bind(device: Device, frontend: &Frontend) -> Result<Self, Failure> {
+    fn bind(device: Device, rings: &Rings) -> Result<Self, Failure> {
         let events = EventChannels::open().map_err(|e| Failure::NotYet(e.to_string()))?;
         let bind = |port| events.bind_interdomain(device.domid, port).map_err(Failure::refused);
-        let tx = bind(frontend.tx_port)?;
-        let rx = if frontend.rx_port == frontend.tx_port { tx } else { bind(frontend.rx_port)? };
+        let tx = bind(rings.tx_port)?;
+        let rx = if rings.rx_port == rings.tx_port { tx } else { bind(rings.rx_port)? };
         events.restrict(device.domid).map_err(Failure::refused)?;
         Ok(Self { events, tx, rx })
     }
@@ -134,40 +150,47 @@ impl Bells {
     }
 }
 
-/// Asks a thread to end.
+/// What a vif's threads share.
 #[derive(Debug)]
 struct Stop {
+    /// They are to end.
     asked: AtomicBool,
+    /// Readable then.
     bell: OwnedFd,
+    /// That the guest sends what it may not has been said.
+    told: AtomicBool,
 }
 
 /// A vif that is served until this is dropped.
 #[derive(Debug)]
 pub struct Vif {
+    device: Device,
     stop: Arc<Stop>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<(Counts, Counts)>>,
 }
 
 impl Vif {
-    fn start(queue: VifQueue, bells: Bells, reporter: Reporter) -> io::Result<Self> {
+    fn start(queues: Vec<(VifQueue, Bells)>, reporter: &Reporter) -> io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let stop = Arc::new(Stop { asked: AtomicBool::new(false), bell });
-        let theirs = Arc::clone(&stop);
+        let stop = Arc::new(Stop { asked: AtomicBool::new(false), bell, told: AtomicBool::new(false) });
         let device = reporter.device();
-        let thread = std::thread::Builder::new().name(name(device)).spawn(move || {
-            let mut worker = Worker { queue, bells, stop: theirs, vain: 0, muted: Vec::new(), deaf: None };
-            let ended = worker.run(device);
-            let (Counts { packets, forbidden, errors, .. }, to_guest) = worker.queue.counts();
-            let Device { domid, handle } = device;
-            let (domid, received, lost) = (domid.0, to_guest.packets, to_guest.errors);
-            info!(domid, handle, sent = packets, forbidden, errors, received, lost, "vif-ended");
-            // Everything of the guest's is let go before anybody hears of it.
-            drop(worker);
-            if let Err(why) = ended {
-                reporter.broken(why);
-            }
-        })?;
-        Ok(Self { stop, thread: Some(thread) })
+        // If a thread cannot be started, those before it end with this.
+        let mut vif = Self { device, stop, threads: Vec::new() };
+        for (queue, bells) in queues {
+            let (stop, reporter) = (Arc::clone(&vif.stop), reporter.clone());
+            let mut worker = Worker { queue, bells, stop, vain: 0, muted: Vec::new(), deaf: None };
+            vif.threads.push(std::thread::Builder::new().name(name(device)).spawn(move || {
+                let ended = worker.run(device);
+                let counts = worker.queue.counts();
+                // All of this queue's is let go before anybody hears of it; the driver waits for the others.
+                drop(worker);
+                if let Err(why) = ended {
+                    reporter.broken(why);
+                }
+                counts
+            })?);
+        }
+        Ok(vif)
     }
 }
 
@@ -175,10 +198,21 @@ impl Drop for Vif {
     fn drop(&mut self) {
         self.stop.asked.store(true, Ordering::Release);
         let _full = rustix::io::write(&self.stop.bell, &1_u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
-            // A panic ends the program.
-            let _ = thread.join();
-        }
+        // A panic ends the program.
+        let counts = self.threads.drain(..).filter_map(|thread| thread.join().ok());
+        let (from, to) = counts.fold(<(Counts, Counts)>::default(), |(a, b), (c, d)| (a + c, b + d));
+        let Device { domid, handle } = self.device;
+        let (domid, Counts { packets, forbidden, errors, .. }) = (domid.0, from);
+        info!(
+            domid,
+            handle,
+            sent = packets,
+            forbidden,
+            errors,
+            received = to.packets,
+            lost = to.errors,
+            "vif-ended"
+        );
     }
 }
 
@@ -207,17 +241,17 @@ struct Worker {
 
 impl Worker {
     fn run(&mut self, Device { domid, handle }: Device) -> Result<(), Ended> {
-        let mut told = false;
         // After a predecessor's death the frontend may be waiting for what was published long ago.
         self.bells.notify(true, true)?;
         while !self.stop.asked.load(Ordering::Acquire) {
             let pass = self.queue.pass(Instant::now())?;
             self.bells.notify(pass.tx.notify, pass.rx.notify)?;
             self.listen(&pass)?;
-            if let Some(why) = self.queue.forbidden().filter(|_| !told) {
-                // Once: the guest decides how often it happens.
+            // Once: the guest decides how often it happens.
+            if let Some(why) = self.queue.forbidden()
+                && !self.stop.told.swap(true, Ordering::Relaxed)
+            {
                 warn!(domid = domid.0, handle, ?why, "vif-forbidden");
-                told = true;
             }
             if !pass.more() {
                 self.wait(&pass)?;

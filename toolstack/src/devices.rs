@@ -49,6 +49,12 @@ impl Device {
         }
     }
 
+    /// What the backend finds under this name.
+    #[must_use]
+    pub fn back(&self, name: &str) -> Option<&str> {
+        self.back.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
+    }
+
     /// The directory of the backend.
     #[must_use]
     pub fn backend_path(&self, guest: u16) -> String {
@@ -127,6 +133,9 @@ fn of_vif(vif: &Vif, handle: u32, uuid: &str, backends: &[BackendVm]) -> Result<
     if let Some(rate) = vif.rate {
         back.push(("rate", format!("{},{}", rate.bytes_per_interval(), rate.interval_us())));
     }
+    if let Some(vlan) = vif.vlan {
+        back.push(("vlan", vlan.to_string()));
+    }
     Ok(Device {
         kind: DeviceKind::Vif,
         handle,
@@ -195,7 +204,7 @@ mod tests {
     fn each_device_goes_to_who_serves_its_kind() {
         let config = config(
             "disk = [{ vdev = \"xvda\", source = \"label:web\" }, { vdev = \"xvdb\", source = \"d\", backend = \"more\", access = \"r\" }]\n\
-             vif = [{ bridge = \"lan\", ip = [\"10.0.0.7\"], rate = \"1MB/s\" }]",
+             vif = [{ bridge = \"lan\", ip = [\"10.0.0.7\"], rate = \"1MB/s\", vlan = 5 }]",
         );
         let found = devices(&config, "u", 7, &backends()).unwrap();
         let short: Vec<_> = found.iter().map(|d| (d.kind, d.handle, d.backend.0)).collect();
@@ -209,6 +218,7 @@ mod tests {
         assert_eq!(value(&found[2].back, "bridge"), "lan");
         assert_eq!(value(&found[2].back, "ip"), "10.0.0.7");
         assert_eq!(value(&found[2].back, "rate"), "50000,50000");
+        assert_eq!(value(&found[2].back, "vlan"), "5");
         assert_eq!(value(&found[2].back, "mac"), value(&found[2].front, "mac"));
         assert_eq!(found[2].backend_path(1024), "/local/domain/10/backend/vif/1024/0");
         assert_eq!(found[0].frontend_path(1024), "/local/domain/1024/device/vbd/51712");

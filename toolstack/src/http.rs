@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ennead_api::{Action, ApiError, CreateGuest, ErrorKind, IDEMPOTENCY_KEY, MAX_JSON, NDJSON, Sha256};
+use ennead_guest::Disk;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::HeaderMap;
@@ -125,6 +126,18 @@ async fn answer(manager: &Rc<Manager>, request: Request<Incoming>) -> Result<Ans
             Ok(Answer::bytes(ennead_api::BYTES, log))
         }
         ["v1", "guests", name, "console"] if get => console::attach(manager, known(name)?, request),
+        ["v1", "guests", name, "disks"] if method == Method::POST => {
+            let disk: Disk = json(request, "disk").await?;
+            let task = Rc::clone(manager).attach(known(name)?.to_owned(), disk);
+            let disk = done(tokio::task::spawn_local(task)).await?;
+            Ok(Answer::json(&disk)?.with(StatusCode::CREATED))
+        }
+        ["v1", "guests", name, "disks", vdev] if method == Method::DELETE => {
+            let task = Rc::clone(manager).detach(known(name)?.to_owned(), vdev.to_owned());
+            done(tokio::task::spawn_local(task)).await?;
+            Ok(Answer::empty(StatusCode::NO_CONTENT))
+        }
+        ["v1", "guests", _, "disks", _] => Err(not_allowed(&method)),
         ["v1", "guests", name, action] => act(manager, known(name)?, action, &method).await,
         ["metrics"] | ["v1", "guests" | "host" | "images" | "events" | "volumes"] => {
             Err(not_allowed(&method))
@@ -166,7 +179,11 @@ async fn guest(manager: &Rc<Manager>, name: &str, method: &Method) -> Result<Ans
 
 async fn act(manager: &Rc<Manager>, name: &str, action: &str, method: &Method) -> Result<Answer, Problem> {
     let Ok(action) = action.parse::<Action>() else {
-        return Err(if matches!(action, "log" | "console") { not_allowed(method) } else { not_found() });
+        return Err(if matches!(action, "log" | "console" | "disks") {
+            not_allowed(method)
+        } else {
+            not_found()
+        });
     };
     if *method != Method::POST {
         return Err(not_allowed(method));

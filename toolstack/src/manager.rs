@@ -4,6 +4,7 @@
 //! tasks of their own: an operator who does not wait for the end does not cut them short.
 
 mod build;
+mod disks;
 mod find;
 mod life;
 mod locks;

@@ -91,7 +91,8 @@ impl Network {
         // There may be none of a predecessor.
         let _ = self.store.fell(roots).await;
         sleep(PAUSE).await;
-        let planted = self.store.plant(Vec::new(), tree::device_nodes(self.domid, &self.device)).await;
+        let planted =
+            self.store.plant(Vec::new(), tree::device_nodes(self.domid, self.domid, &self.device)).await;
         match planted {
             // This host may have no controller for it.
             Err(e) if e.errno() == Some(Errno::Enoent) => bail!("Its backend is not there"),

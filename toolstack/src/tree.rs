@@ -172,6 +172,24 @@ pub fn nodes(guest: &Guest<'_>) -> Vec<Node> {
     tree.0
 }
 
+/// What is to be removed of one of a guest's devices while these others are left.
+#[must_use]
+pub fn device_rest(toolstack: u16, domid: u16, device: &Device, left: &[Device]) -> Vec<String> {
+    let mut rest = vec![device.frontend_path(domid), device.backend_path(domid)];
+    let root = backend_root(device.backend, device.kind, domid);
+    if left.iter().all(|other| backend_root(other.backend, other.kind, domid) != root) {
+        rest.push(root);
+    }
+    if device.volume.is_some() {
+        let volumes = volumes_root(device.backend, toolstack);
+        rest.push(format!("{volumes}/{}", ennead_volumes::lend(domid, device.handle)));
+        if !left.iter().any(|other| other.volume.is_some() && other.backend == device.backend) {
+            rest.push(format!("{volumes}/lend/{domid}"));
+        }
+    }
+    rest
+}
+
 /// What is to be removed of a device: all devices of its kind, at its backend and in the VM's own directory.
 #[must_use]
 pub fn device_roots(domid: u16, device: &Device) -> Vec<String> {
@@ -179,11 +197,11 @@ pub fn device_roots(domid: u16, device: &Device) -> Vec<String> {
     vec![backend_root(device.backend, kind, domid), format!("{}/device/{}", home(domid), kind.as_str())]
 }
 
-/// What stands in XenStore for a toolstack's own device.
+/// What stands in XenStore for one device: of a guest, or the toolstack's own.
 #[must_use]
-pub fn device_nodes(domid: u16, device: &Device) -> Vec<Node> {
+pub fn device_nodes(toolstack: u16, domid: u16, device: &Device) -> Vec<Node> {
     let mut tree = Tree(Vec::new());
-    tree.device(domid, domid, device);
+    tree.device(toolstack, domid, device);
     tree.0
 }
 
@@ -327,7 +345,7 @@ mod tests {
     fn a_toolstack_has_a_device_as_a_guest_has() {
         let address = std::net::Ipv4Addr::new(10, 0, 2, 40);
         let device = Device::own_vif(DomId(10), "toolstack/10.0.2.40", address);
-        let nodes = device_nodes(8, &device);
+        let nodes = device_nodes(8, 8, &device);
         let node = |path: &str| nodes.iter().find(|node| node.path == path).expect("it is there");
         assert_eq!(node("/local/domain/10/backend/vif/8/0/ip").value, "10.0.2.40");
         assert_eq!(node("/local/domain/10/backend/vif/8/0/frontend-id").value, "8");

@@ -126,6 +126,30 @@ impl Store {
         .await
     }
 
+    /// Sets the state of a backend's device, and whether it is wanted (`online`), if its state is `from`. Gives whether it was.
+    ///
+    /// # Errors
+    /// XenStore's; nothing is changed then.
+    pub async fn set_state(
+        &self,
+        device: String,
+        from: &'static [u8],
+        to: &'static [u8],
+        online: &'static [u8],
+    ) -> Result<bool, Error> {
+        self.run(move |xenstore| {
+            xenstore.transaction(|t| {
+                if t.find(&format!("{device}/state"))?.as_deref() != Some(from) {
+                    return Ok(false);
+                }
+                t.write(&format!("{device}/online"), online)?;
+                t.write(&format!("{device}/state"), to)?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+
     /// Asks a guest for something by `control/shutdown`: `poweroff`, `reboot`.
     ///
     /// # Errors

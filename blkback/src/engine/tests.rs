@@ -254,6 +254,22 @@ fn one_of_everything<const SLOT: usize>() -> (Guest<SLOT>, Vec<u32>) {
     (guest, read)
 }
 
+#[test]
+fn a_disk_that_grows_is_served_to_its_new_end() {
+    let mut guest = Guest::<SLOT_64>::new(1);
+    let ring = guest.ring.clone();
+    let mut engine = guest.engine(&ring, Order::First, BUFFER_PAGES).unwrap();
+    guest.disk.lock().unwrap().extend([0; 8 * 512]);
+    let pages = guest.pages(1, 0xc3);
+    guest.transfer(1, SECTORS, &pages, ERROR);
+    guest.serve(&mut engine);
+    engine.sectors().store(SECTORS + 8, Ordering::Release);
+    guest.transfer(1, SECTORS, &pages, OKAY);
+    guest.transfer(1, SECTORS + 1, &pages, ERROR);
+    guest.serve(&mut engine);
+    assert_eq!(guest.disk.lock().unwrap().last(), Some(&0xc3));
+}
+
 fn check<const SLOT: usize>(guest: &Guest<SLOT>, read: &[u32]) {
     assert_eq!(
         [0, 15, 16, 111, 112, 120, 128].map(|n| guest.sector(n)),

@@ -86,11 +86,20 @@ fn a_copy_has_the_content_and_growth_adds_zeroes() {
     assert_eq!(fs::read(&copied.path).unwrap(), content);
     let grow = |mib| Request::Grow { name: name("b"), bytes: mib * UNIT };
     assert_eq!(kind(files.obey(7, &grow(2), &[], false)), Kind::Invalid);
-    assert_eq!(kind(files.obey(7, &grow(3), &[name("b")], false)), Kind::State);
-    files.obey(7, &grow(3), &[], false).unwrap();
+    files.obey(7, &grow(3), &[name("b")], false).unwrap();
     files.obey(7, &grow(3), &[], true).unwrap();
-    assert!(files.volume(7, &name("b")).unwrap().is_none());
+    // A guest that has it goes on with what there was of it, and writes there.
+    let growing = files.volume(7, &name("b")).unwrap().unwrap();
+    assert_eq!((growing.sectors, states(&files, 7)[1].2), (4096, Some(2 << 20)));
+    let content: Vec<u8> = content.iter().map(|byte| !byte).collect();
+    File::options().write(true).open(&growing.path).unwrap().write_all_at(&content, 0).unwrap();
+    assert_eq!(kind(files.obey(7, &grow(4), &[], false)), Kind::State);
+    let delete = Request::Delete { name: name("b") };
+    for used in [&[name("b")][..], &[]] {
+        assert_eq!(kind(files.obey(7, &delete, used, false)), Kind::State);
+    }
     make(&files);
+    assert_eq!(files.volume(7, &name("b")).unwrap().unwrap().sectors, 6144);
     let grown = fs::read(files.volume(7, &name("b")).unwrap().unwrap().path).unwrap();
     assert!(grown.len() == 3 << 20 && grown.starts_with(&content) && grown.ends_with(&[0; 1 << 20]));
 }

@@ -62,25 +62,25 @@ impl Drop for Folder {
 #[test]
 fn what_is_asked_is_done_told_and_answered_once() {
     let (_folder, files) = Folder::new("life");
-    let mut keeper = Keeper::new(Some(files));
+    let mut keeper = Keeper::new(Some(files), None);
     let mut store = Store::default();
     store.set("request", &format!("5 create web {}", 2 * UNIT));
-    keeper.turn(&mut store, false).unwrap();
+    keeper.turn(&mut store).unwrap();
     assert_eq!(store.get("answer"), Some("5 ok"));
     assert_eq!(store.get("volume/web"), Some("2097152 making 0"));
-    keeper.turn(&mut store, false).unwrap();
+    keeper.turn(&mut store).unwrap();
     assert_eq!(store.get("answer"), Some("5 ok"), "it is not done again");
     while keeper.make() {}
-    keeper.turn(&mut store, false).unwrap();
+    keeper.turn(&mut store).unwrap();
     assert_eq!(store.get("volume/web"), Some("2097152 ready"));
     assert!(store.get("free").unwrap().parse::<u64>().is_ok());
     store.set("lend/1024/51712", "web");
     store.set("request", "6 delete web");
-    keeper.turn(&mut store, false).unwrap();
+    keeper.turn(&mut store).unwrap();
     assert_eq!(store.get("answer"), Some("6 state The volume `web` is a disk of a guest"));
     store.0.remove("backend/volumes/7/lend/1024/51712");
     store.set("request", "7 delete web");
-    keeper.turn(&mut store, false).unwrap();
+    keeper.turn(&mut store).unwrap();
     assert_eq!((store.get("answer"), store.get("volume/web")), (Some("7 ok"), None));
 }
 
@@ -89,35 +89,39 @@ fn a_successor_finds_what_was_asked_and_perhaps_done() {
     let (_folder, files) = Folder::new("successor");
     let mut store = Store::default();
     store.set("request", &format!("5 create web {UNIT}"));
-    Keeper::new(Some(files.clone())).turn(&mut store, false).unwrap();
+    Keeper::new(Some(files.clone()), None).turn(&mut store).unwrap();
     // Killed before it answered, or after.
     for answer in [None, Some("4 ok"), Some("5 ok")] {
         store.0.remove("backend/volumes/7/answer");
         if let Some(answer) = answer {
             store.set("answer", answer);
         }
-        let mut keeper = Keeper::new(Some(files.clone()));
-        keeper.turn(&mut store, true).unwrap();
+        let mut keeper = Keeper::new(Some(files.clone()), None);
+        keeper.turn(&mut store).unwrap();
         assert_eq!(store.get("answer"), Some("5 ok"));
         while keeper.make() {}
-        keeper.turn(&mut store, false).unwrap();
+        keeper.turn(&mut store).unwrap();
         assert_eq!(store.get("volume/web"), Some("1048576 ready"));
     }
+    // What nobody has begun is something else.
+    store.set("request", &format!("6 create web {UNIT}"));
+    Keeper::new(Some(files), None).turn(&mut store).unwrap();
+    assert_eq!(store.get("answer"), Some("6 exists There is a volume `web` already"));
 }
 
 #[test]
 fn nonsense_and_a_host_without_volumes_are_answered() {
     let mut store = Store::default();
-    let mut keeper = Keeper::new(None);
+    let mut keeper = Keeper::new(None, None);
     for nonsense in ["", "x", "5", "x create web 5"] {
         store.set("request", nonsense);
-        keeper.turn(&mut store, false).unwrap();
+        keeper.turn(&mut store).unwrap();
         assert_eq!(store.get("answer"), None, "{nonsense}");
     }
     store.set("request", "5 create ../web 5");
-    keeper.turn(&mut store, false).unwrap();
+    keeper.turn(&mut store).unwrap();
     assert!(store.get("answer").unwrap().starts_with("5 invalid "), "{:?}", store.get("answer"));
     store.set("request", "6 create web 5");
-    keeper.turn(&mut store, false).unwrap();
+    keeper.turn(&mut store).unwrap();
     assert_eq!(store.get("answer"), Some("6 failed This host has no partition for volumes"));
 }

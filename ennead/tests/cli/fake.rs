@@ -20,6 +20,7 @@ use ennead_api::{
     Host, IDEMPOTENCY_KEY, Image, Images, Resources, Service, Sha256, Shutdown, State, UsedImage, Volume,
     Volumes, What, path,
 };
+use ennead_guest::Disk;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
@@ -112,6 +113,8 @@ fn router(memory: Arc<Mutex<Memory>>) -> Router {
         .route(path::LOG, get(log))
         .route(path::CONSOLE, get(console))
         .route(path::GUEST_ACTION, post(act))
+        .route(path::DISKS, post(attach))
+        .route(path::DISK, delete(detach))
         .route(path::IMAGES, get(images))
         .route(path::IMAGE, put(put_image).head(head_image))
         .route(path::VOLUMES, get(volumes).post(create_volume))
@@ -251,6 +254,30 @@ async fn act(
     let guest = memory.guest(&name)?.guest.clone();
     memory.event(&guest, what);
     Ok(Json(guest))
+}
+
+async fn attach(
+    Shared(memory): Remembered,
+    Part(name): Part<String>,
+    Json(disk): Json<Disk>,
+) -> Result<(StatusCode, Json<Disk>), No> {
+    memory.lock().unwrap().guest(&name)?.config.disks.push(disk.clone());
+    Ok((StatusCode::CREATED, Json(disk)))
+}
+
+async fn detach(
+    Shared(memory): Remembered,
+    Part((name, vdev)): Part<(String, String)>,
+) -> Result<StatusCode, No> {
+    let mut memory = memory.lock().unwrap();
+    let disks = &mut memory.guest(&name)?.config.disks;
+    let before = disks.len();
+    disks.retain(|disk| disk.vdev != vdev);
+    if disks.len() == before {
+        let message = format!("The guest `{name}` has no disk `{vdev}`");
+        return Err(ApiError::new(ErrorKind::NoSuchDisk, message).into());
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn log(Shared(memory): Remembered, Part(name): Part<String>) -> Result<Bytes, No> {

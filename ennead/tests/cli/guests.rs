@@ -369,6 +369,50 @@ fn a_life() {
 }
 
 #[test]
+fn disks_come_and_go() {
+    let fake = with_guest();
+    check(
+        &fake,
+        &["disk", "attach", "web", "xvdc", "volume:data"],
+        &expect![[r#"
+        web: has the disk xvdc
+    "#]],
+    );
+    check(
+        &fake,
+        &["disk", "attach", "web", "xvdd", "label:x", "--read-only", "--json"],
+        &expect![[r#"
+        {"vdev":"xvdd","source":"label:x","access":"r","backend":null,"cdrom":false}
+    "#]],
+    );
+    check(
+        &fake,
+        &["disk", "attach", "web", "nonsense", "label:x"],
+        &expect![[r#"
+        stderr: error: invalid value 'nonsense' for '<VDEV>': a disk is `xvda`, `xvdb`, ...
+        stderr:
+        stderr: For more information, try '--help'.
+        exit status: 2
+    "#]],
+    );
+    check(
+        &fake,
+        &["disk", "detach", "web", "xvdc", "--json"],
+        &expect![[r#"
+        {"name":"web","vdev":"xvdc"}
+    "#]],
+    );
+    check(
+        &fake,
+        &["disk", "detach", "web", "xvdc"],
+        &expect![[r#"
+        stderr: error: The guest `web` has no disk `xvdc`
+        exit status: 4
+    "#]],
+    );
+}
+
+#[test]
 fn a_reboot_uploads_images_that_are_gone() {
     let fake = with_guest();
     fake.memory().images.clear();

@@ -247,6 +247,7 @@ fn help_lists_the_exit_codes() {
               destroy      End a guest at once
               logs         Show what a guest last printed on its console
               events       Show what has happened to guests
+              disk         Give a guest that runs a disk, or take one from it
               volume       List, create, copy, enlarge and delete volumes, which guests have as disks (`source =
                            "volume:NAME"`)
               host         Show the host: what guests may use, and its service VMs
@@ -267,7 +268,7 @@ fn help_lists_the_exit_codes() {
               1  the host refused, or what was waited for did not come
               2  wrong usage, or a file that cannot be read or is not right
               3  the host cannot be reached, or does not answer
-              4  there is no such guest, or no such volume
+              4  there is no such guest, volume or disk
 
             Without --host and --profile the host is that of $ENNEAD_HOST or of the profile $ENNEAD_PROFILE;
             else of the

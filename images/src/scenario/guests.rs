@@ -163,10 +163,7 @@ fn life(report: &mut Report, session: &mut Session, operator: &Operator, name: &
 
 /// Does a step, and again if the emulated processor dropped the guest meanwhile: QEMU 7.2 now and then goes on in a PVH guest with
 /// the instruction pointer of Xen's own `vmrun`, which ends the guest by a triple fault. Xen says so, and the toolstack starts it anew.
-pub(super) fn unless_dropped(
-    session: &mut Session,
-    does: &dyn Fn(&mut Session) -> Result<String>,
-) -> Result<String> {
+fn unless_dropped(session: &mut Session, does: &dyn Fn(&mut Session) -> Result<String>) -> Result<String> {
     let mut before = drops(session);
     let mut outcome = does(session);
     for _ in 0..DROPS {
@@ -181,7 +178,7 @@ pub(super) fn unless_dropped(
 }
 
 /// How often Xen has said so.
-fn drops(session: &mut Session) -> usize {
+pub(super) fn drops(session: &mut Session) -> usize {
     session.idle(Duration::ZERO);
     session.machine.lines().iter().filter(|line| line.text.contains("Triple fault")).count()
 }

@@ -1,6 +1,7 @@
 //! Scenarios: what must hold on a real host, as named checks. `./run --check NAME` and the end-to-end tests run the same.
 
 pub mod boot;
+pub mod controllers;
 mod counts;
 pub mod cut;
 pub mod disks;
@@ -188,7 +189,7 @@ impl std::fmt::Debug for Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 25] = [
+pub const ALL: [Scenario; 26] = [
     Scenario {
         name: "boot",
         about: "the host starts, has no Dom0, is sealed off, stays quiet, goes off",
@@ -244,6 +245,11 @@ pub const ALL: [Scenario; 25] = [
         name: "lending",
         about: "driver VMs have their controllers to themselves, and again after restarts",
         run: lending::run,
+    },
+    Scenario {
+        name: "controllers",
+        about: "virtio and AHCI controllers serve guests as NVMe and e1000e do, and come back after a kill",
+        run: controllers::run,
     },
     Scenario {
         name: "drivers",

@@ -12,7 +12,7 @@ use crate::config::Vif;
 use crate::filter::Mac;
 use crate::headers::{Headers, TCP};
 use crate::model::{Front, Layout, Received};
-use crate::netif::{Gso, RX_CHECKSUM_BLANK, RX_DATA_VALIDATED, TX_CHECKSUM_BLANK, Tcp};
+use crate::netif::{Gso, MAX_PACKET, RX_CHECKSUM_BLANK, RX_DATA_VALIDATED, TX_CHECKSUM_BLANK, Tcp};
 use crate::offload::to_tap;
 use crate::samples::{MAC, ipv6, tcp_header};
 use crate::vif::port;
@@ -24,16 +24,24 @@ struct Guest {
 
 impl Guest {
     fn new(name: &str, offloads: Offload, isolated: bool) -> Self {
-        let mac = Mac(MAC);
-        let filter = Filter::new(mac, Vec::new());
-        let vif = Vif { mac, filter, rate: None, bridge: "ennead-bridge".to_owned(), isolated };
-        let tap = port(&Interfaces::open().unwrap(), name, &vif, offloads).unwrap();
-        let mut front = Front::new();
-        front.post(200);
-        let rules = Rules { offloads, ..rules() };
-        let (tx, rx, memory) = (front.tx.clone(), front.rx.clone(), front.guest.clone());
-        let queue = Queue::attach(tx, rx, memory, tap, rules).unwrap();
-        Self { front, queue }
+        Self::of(name, offloads, &Vif { isolated, ..vif("ennead-bridge", None) })
+    }
+
+    fn of(name: &str, offloads: Offload, vif: &Vif) -> Self {
+        Self::queues(name, offloads, vif, 1).remove(0)
+    }
+
+    fn queues(name: &str, offloads: Offload, vif: &Vif, count: usize) -> Vec<Self> {
+        let taps = port(&Interfaces::open().unwrap(), name, vif, offloads, count).unwrap();
+        let queue = |tap| {
+            let mut front = Front::new();
+            front.post(200);
+            let rules = Rules { offloads, vlan: vif.vlan, ..rules() };
+            let (tx, rx, memory) = (front.tx.clone(), front.rx.clone(), front.guest.clone());
+            let queue = Queue::attach(tx, rx, memory, tap, rules).unwrap();
+            Self { front, queue }
+        };
+        taps.into_iter().map(queue).collect()
     }
 
     fn send(&mut self, packet: &[u8], flags: u16, gso: Option<Gso>) {
@@ -58,6 +66,12 @@ impl Guest {
         received.retain(is_tcp);
         received
     }
+}
+
+fn vif(bridge: &str, vlan: Option<u16>) -> Vif {
+    let (mac, vlan) = (Mac(MAC), vlan.and_then(Vlan::new));
+    let filter = Filter::new(mac, Vec::new());
+    Vif { mac, filter, vlan, rate: None, bridge: bridge.to_owned(), isolated: false }
 }
 
 /// Whether a packet's TCP checksum is right.
@@ -134,4 +148,65 @@ fn packets_go_through_this_kernel() {
     taker.send(&small, 0, None);
     assert_eq!((sender.receive().len(), plain.receive().len()), (1, 0));
     assert_eq!(taker.queue.counts().1.errors + plain.queue.counts().1.errors, 0);
+}
+
+#[test]
+#[ignore = "needs a network namespace of its own, and CAP_NET_ADMIN in it"]
+fn vlans_are_apart() {
+    let guest = |name, offloads, vlan| Guest::of(name, offloads, &vif("ennead-vlans", vlan));
+    let mut sender = guest("vlan-a", ALL, Some(5));
+    let mut taker = guest("vlan-b", ALL, Some(5));
+    let mut plain = guest("vlan-c", Offload::default(), Some(5));
+    let mut other = guest("vlan-d", ALL, Some(6));
+    let mut none = guest("vlan-e", ALL, None);
+    for guest in [&mut sender, &mut taker, &mut plain, &mut other, &mut none] {
+        guest.receive();
+    }
+    let gso = Gso { tcp: Tcp::V4, size: 1448 };
+    for (packet, flags, gso) in [
+        (packet(100, 1), 0, None),
+        (packet(1514, 2), TX_CHECKSUM_BLANK, None),
+        (packet(60_000, 3), TX_CHECKSUM_BLANK, Some(gso)),
+        (packet(MAX_PACKET, 4), TX_CHECKSUM_BLANK, Some(gso)),
+    ] {
+        sender.send(&packet, flags, gso);
+        let received = taker.receive();
+        assert_eq!(received.len(), 1, "{}", packet.len());
+        assert_eq!((&received[0].bytes[54..], received[0].gso), (&packet[54..], gso));
+        assert_eq!(received[0].bytes[..12], packet[..12]);
+        let received = plain.receive();
+        assert!(received.iter().all(|p| p.gso.is_none() && (flags == 0 || is_right(&p.bytes))));
+        let payload: Vec<u8> = received.iter().flat_map(|p| p.bytes[54..].to_vec()).collect();
+        assert!(payload == packet[54..]);
+        assert_eq!((other.receive(), none.receive()), (vec![], vec![]));
+    }
+    none.send(&packet(100, 5), 0, None);
+    let reached = [&mut sender, &mut taker, &mut plain, &mut other].map(|guest| guest.receive().len());
+    assert_eq!(reached, [0; 4]);
+    for guest in [&sender, &taker, &plain, &other, &none] {
+        assert_eq!((guest.queue.counts().0.errors, guest.queue.counts().1.errors), (0, 0));
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace of its own, and CAP_NET_ADMIN in it"]
+fn a_connection_stays_in_its_queue() {
+    let vif = vif("ennead-queues", Some(5));
+    let mut many = Guest::queues("queues-a", ALL, &vif, 4);
+    let mut other = Guest::of("queues-b", ALL, &vif);
+    other.receive();
+    for sender in 0..4 {
+        many.iter_mut().for_each(|queue| drop(queue.receive()));
+        let sent = packet(100, u8::try_from(sender).unwrap());
+        many[sender].send(&sent, 0, None);
+        assert_eq!(other.receive().len(), 1);
+        // The answer: addresses and ports change places.
+        let mut answer = sent;
+        answer[26..34].rotate_left(4);
+        answer[34..38].rotate_left(2);
+        other.send(&answer, 0, None);
+        let received: Vec<usize> = many.iter_mut().map(|queue| queue.receive().len()).collect();
+        assert_eq!(received.iter().sum::<usize>(), 1);
+        assert_eq!(received[sender], 1, "{received:?}");
+    }
 }

@@ -11,6 +11,7 @@ use crate::model::{Front, Layout, Received, TestTap};
 use crate::netif::{Gso, MAX_PACKET, TX_CHECKSUM_BLANK, TX_EXTRA_INFO, TX_MORE_DATA, Tcp, TxRequest};
 use crate::offload::{VnetHeader, to_guest, to_tap};
 use crate::samples::{MAC, ipv4, tcp_header};
+use crate::vlan::TAG;
 
 pub(super) const ALL: Offload = Offload { checksum: true, tcp4: true, tcp6: true };
 const GSO: Gso = Gso { tcp: Tcp::V4, size: 1448 };
@@ -21,7 +22,7 @@ const PLAIN: Layout = Layout { cuts: Vec::new(), offset: 0, flags: 0, gso: None 
 type TestQueue = Queue<TestPages, TestGuest, TestTap>;
 
 pub(super) fn rules() -> Rules {
-    Rules { filter: Filter::new(Mac(MAC), Vec::new()), rate: None, chains: true, offloads: ALL }
+    Rules { filter: Filter::new(Mac(MAC), Vec::new()), vlan: None, rate: None, chains: true, offloads: ALL }
 }
 
 fn with(front: &Front, tap: &TestTap, rules: Rules) -> TestQueue {
@@ -42,6 +43,14 @@ pub(super) fn packet(length: usize, seed: u8) -> Vec<u8> {
         *byte = u8::try_from((n * 7 + n / 256 + usize::from(seed)) % 256).unwrap();
     }
     ipv4([10, 0, 0, seed], TCP, &tcp)
+}
+
+/// The packet as it is on the bridge.
+fn in_vlan(vlan: Option<Vlan>, packet: &[u8], header: &mut VnetHeader) -> Vec<u8> {
+    let Some(vlan) = vlan else { return packet.to_vec() };
+    let mut tagged = [&[0; TAG], packet].concat();
+    vlan.tag(&mut tagged, header);
+    tagged
 }
 
 fn passes(queue: &mut TestQueue) {
@@ -67,6 +76,8 @@ fn layouts() -> impl Strategy<Value = (usize, Layout)> {
 enum Action {
     Send(usize, Layout),
     Bridge(usize, bool),
+    /// A packet of another VLAN.
+    Foreign(usize),
     Post(usize),
     Pass,
     Take,
@@ -78,6 +89,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         4 => layouts().prop_map(|(length, layout)| Action::Send(length, layout)),
         4 => (54..20_000_usize, any::<bool>()).prop_map(|(length, large)| Action::Bridge(length, large)),
         1 => Just(Action::Bridge(MAX_PACKET, true)),
+        1 => (54..20_000_usize).prop_map(Action::Foreign),
         2 => (1..40_usize).prop_map(Action::Post),
         4 => Just(Action::Pass),
         2 => Just(Action::Take),
@@ -90,8 +102,12 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_goes_in_comes_out(actions in actions()) {
-        let (mut front, tap, mut queue) = start();
+    fn what_goes_in_comes_out(actions in actions(), vlan in prop::option::of(1..4094_u16)) {
+        let foreign = vlan.map_or(Vlan::new(1), |id| Vlan::new(id + 1));
+        let vlan = vlan.and_then(Vlan::new);
+        let rules = || Rules { vlan, ..rules() };
+        let (mut front, tap) = (Front::new(), TestTap::default());
+        let mut queue = with(&front, &tap, rules());
         let (mut sent, mut given, mut received, mut seed) = (Vec::new(), Vec::new(), Vec::new(), 0_u8);
         for action in actions {
             seed = seed.wrapping_add(1);
@@ -101,16 +117,20 @@ proptest! {
                     front.send(&packet, &layout);
                     let mut expected = packet;
                     let blank = layout.flags & TX_CHECKSUM_BLANK != 0;
-                    let header = to_tap(&mut expected, blank, layout.gso).unwrap();
+                    let mut header = to_tap(&mut expected, blank, layout.gso).unwrap();
+                    let expected = in_vlan(vlan, &expected, &mut header);
                     sent.push((header, expected));
                 }
                 Action::Send(..) => {}
                 Action::Bridge(length, large) => {
                     let header = if large { LARGE } else { [0; 10] };
                     let packet = packet(length, seed);
-                    tap.give(header, &packet);
                     let (flags, gso) = to_guest(&header).unwrap();
+                    tap.give(header, &in_vlan(vlan, &packet, &mut header.clone()));
                     given.push(Received { bytes: packet, flags, gso });
+                }
+                Action::Foreign(length) => {
+                    tap.give([0; 10], &in_vlan(foreign, &packet(length, seed), &mut [0; 10]));
                 }
                 Action::Post(count) => front.post(count),
                 Action::Pass => { queue.pass(Instant::now()).unwrap(); }
@@ -129,6 +149,7 @@ proptest! {
         prop_assert_eq!(front.errors, (0, 0));
         prop_assert_eq!(tap.sent(), sent);
         prop_assert_eq!(received, given);
+        prop_assert_eq!(queue.counts().1.errors, 0);
     }
 
     #[test]
@@ -356,7 +377,7 @@ fn what_may_not_pass_is_dropped_and_answered() {
 fn packets_wait_for_credit_and_for_buffers() {
     let (mut front, tap) = (Front::new(), TestTap::default());
     let start = Instant::now();
-    let rate = Bucket::new("1000,1000000".parse().unwrap(), start);
+    let rate = Credit::new("1000,1000000".parse().unwrap(), start);
     let mut queue = with(&front, &tap, Rules { rate: Some(rate), ..rules() });
     let large = Layout { cuts: vec![66], ..PLAIN };
     front.send(&packet(MAX_PACKET, 1), &large);

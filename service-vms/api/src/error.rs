@@ -58,7 +58,9 @@ pub enum ErrorKind {
     NoSuchImage,
     /// There is no such volume.
     NoSuchVolume,
-    /// There is a guest or a volume of that name.
+    /// The guest has no such disk.
+    NoSuchDisk,
+    /// There is a guest, a volume or a disk of that name.
     Exists,
     /// Not as long as the guest does what it does, or the volume is used.
     State,
@@ -88,7 +90,11 @@ impl ErrorKind {
         match self {
             Self::Invalid => 400,
             Self::Quota => 403,
-            Self::NotFound | Self::NoSuchGuest | Self::NoSuchImage | Self::NoSuchVolume => 404,
+            Self::NotFound
+            | Self::NoSuchGuest
+            | Self::NoSuchImage
+            | Self::NoSuchVolume
+            | Self::NoSuchDisk => 404,
             Self::MethodNotAllowed => 405,
             Self::Exists | Self::State | Self::ImagesMissing => 409,
             Self::TooLarge => 413,

@@ -57,6 +57,16 @@ pub enum What {
         /// Why.
         message: String,
     },
+    /// It has been given a disk.
+    DiskAttached {
+        /// Which.
+        vdev: String,
+    },
+    /// A disk has been taken from it.
+    DiskDetached {
+        /// Which.
+        vdev: String,
+    },
     /// Its domain is gone.
     Destroyed,
     /// Something that this version does not know.

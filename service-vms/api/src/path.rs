@@ -12,6 +12,10 @@ pub const GUEST_ACTION: &str = "/v1/guests/{name}/{action}";
 pub const LOG: &str = "/v1/guests/{name}/log";
 /// A guest's console.
 pub const CONSOLE: &str = "/v1/guests/{name}/console";
+/// A guest's disks.
+pub const DISKS: &str = "/v1/guests/{name}/disks";
+/// A guest's disk.
+pub const DISK: &str = "/v1/guests/{name}/disks/{vdev}";
 /// All images.
 pub const IMAGES: &str = "/v1/images";
 /// An image.
@@ -53,6 +57,18 @@ pub fn log(name: &str) -> String {
 #[must_use]
 pub fn console(name: &str) -> String {
     format!("{GUESTS}/{name}/console")
+}
+
+/// The path of a guest's disks.
+#[must_use]
+pub fn disks(name: &str) -> String {
+    format!("{GUESTS}/{name}/disks")
+}
+
+/// The path of a guest's disk, whose name is one ([`ennead_guest::vdev_number`]).
+#[must_use]
+pub fn disk(name: &str, vdev: &str) -> String {
+    format!("{GUESTS}/{name}/disks/{vdev}")
 }
 
 /// The path of an image.

@@ -182,6 +182,8 @@ fn paths() {
             path::GUEST_ACTION.replace("{name}", "web").replace("{action}", "pause"),
             path::guest_action("web", Action::Pause),
         ),
+        (path::DISKS.replace("{name}", "web"), path::disks("web")),
+        (path::DISK.replace("{name}", "web").replace("{vdev}", "xvdb"), path::disk("web", "xvdb")),
         (path::IMAGE.replace("{sha256}", &sha256.to_string()), path::image(&sha256)),
         ("/v1/events?follow=true".to_owned(), path::events(true)),
     ] {

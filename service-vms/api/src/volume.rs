@@ -12,7 +12,8 @@ pub struct Volume {
     pub backend: String,
     /// Its size.
     pub bytes: u64,
-    /// Bytes that have been written of it, as long as it is made, copied or grows; until then no guest can have it.
+    /// Bytes that have been written of it, as long as it is made, copied or grows; until then no guest can be given it. One that
+    /// has it while it grows sees its new size at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_bytes: Option<u64>,
     /// The guests that it is a disk of.

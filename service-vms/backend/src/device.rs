@@ -14,5 +14,5 @@ mod step;
 
 pub use driver::{Backend, Device, Driver, NewNodes};
 pub use nodes::{Failure, Nodes, number, text};
-pub use report::Reporter;
+pub use report::{Changes, Reporter};
 pub use step::{Step, XenbusState, step};

@@ -204,4 +204,8 @@ pub struct Vif {
     pub ip: Vec<String>,
     /// How much it may send; `None` for any.
     pub rate: Option<Rate>,
+    /// The VLAN (IEEE 802.1Q) of that network that it is in, 1 to 4094; `None` for none. The guest sends and gets packets without
+    /// tags, and of other VLANs none; that holds without a VLAN, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
 }

@@ -9,7 +9,7 @@ use crate::config::{Access, Disk, Vif};
 use crate::draft::{Draft, number};
 use crate::notes::{At, Notes, Span};
 use crate::rate::Rate;
-use crate::rules::{MEMORY_MIB, VCPUS};
+use crate::rules::{MEMORY_MIB, VCPUS, VLAN};
 use crate::text::{any_of, closest, code, printable};
 use crate::words::{self, Refusal};
 
@@ -47,6 +47,7 @@ const VIF: &[Key] = &[
     Key("backend", "\"netback\""),
     Key("ip", "[\"192.0.2.7\"]"),
     Key("rate", "\"10Mb/s\""),
+    Key("vlan", "5"),
 ];
 
 /// What the words of others are called here.
@@ -159,6 +160,8 @@ fn vif(section: &Section<'_>, draft: &mut Draft, notes: &mut Notes<'_>) {
     let backend = section.text("backend", notes);
     let ip = section.value("ip").map(|value| (Span::from(value.at.span()), value.texts(notes)));
     let rate = section.value("rate").and_then(|value| value.word(Rate::read, notes));
+    let vlan = section.value("vlan").and_then(|value| value.number(&VLAN, notes));
+    let vlan = vlan.and_then(|vlan| u16::try_from(vlan.value).ok());
     let places = [
         ("mac", place(mac.as_ref())),
         ("bridge", place(bridge.as_ref())),
@@ -168,7 +171,8 @@ fn vif(section: &Section<'_>, draft: &mut Draft, notes: &mut Notes<'_>) {
     let places: Vec<_> = places.into_iter().filter_map(|(key, span)| Some((key, span?))).collect();
     let value = |at: Option<At<String>>| at.map(|at| at.value);
     let ip = ip.map(|(_, ip)| ip).unwrap_or_default();
-    draft.vif(Vif { mac: value(mac), bridge: value(bridge), backend: value(backend), ip, rate }, &places);
+    let (mac, bridge, backend) = (value(mac), value(bridge), value(backend));
+    draft.vif(Vif { mac, bridge, backend, ip, rate, vlan }, &places);
 }
 
 fn place(at: Option<&At<String>>) -> Option<Span> {

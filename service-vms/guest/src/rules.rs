@@ -19,6 +19,8 @@ pub const MAX_CMDLINE: usize = 894;
 pub const MEMORY_MIB: RangeInclusive<u32> = 4..=1 << 20;
 /// Virtual CPUs that a guest may have.
 pub const VCPUS: RangeInclusive<u32> = 1..=128;
+/// VLANs that a NIC may be in.
+pub(crate) const VLAN: RangeInclusive<u32> = 1..=4094;
 /// Disks, NICs, and addresses of one NIC, at most.
 pub const MAX_DEVICES: usize = 32;
 /// Bytes of a network's name, at most: Linux's (`IFNAMSIZ`) without the zero.
@@ -246,6 +248,10 @@ impl Found {
             self.add(at("bridge"), format!("{} is no name for a network", code(bridge)), help);
         }
         self.backend(at("backend"), vif.backend.as_ref());
+        if let Some(vlan) = vif.vlan.filter(|vlan| !VLAN.contains(&u32::from(*vlan))) {
+            let help = format!("write a number from {} to {}", VLAN.start(), VLAN.end());
+            self.add(at("vlan"), format!("`vlan` is {vlan}"), help);
+        }
         if vif.ip.len() > MAX_DEVICES {
             let message = format!("The NIC has {} addresses", vif.ip.len());
             self.add(at("ip"), message, format!("write at most {MAX_DEVICES}; a network counts as one"));

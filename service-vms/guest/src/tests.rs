@@ -204,6 +204,7 @@ fn what_is_deserialized_is_checked() {
         ("\"name\":\"web\"", "\"name\":\"../web\"", "name: `../web` is no name for a guest"),
         ("\"vdev\":\"xvda\"", "\"vdev\":\"\"", "disk[0].vdev: `\"\"` is no virtual disk"),
         ("\"bridge\":\"lan\"", "\"bridge\":\"a b\"", "vif[0].bridge: `a b` is no name for a network"),
+        ("\"bridge\":\"lan\"", "\"vlan\":0", "vif[0].vlan: `vlan` is 0"),
         ("1MB/s", "1MB", "is not one in bytes or bits per second"),
         ("\"cmdline\":", "\"comandline\":", "unknown field `comandline`"),
     ] {

@@ -56,6 +56,7 @@ pub fn to_toml(config: &GuestConfig) -> String {
                 ("backend", vif.backend.as_deref().map(Value::from)),
                 ("ip", ip),
                 ("rate", vif.rate.map(|rate| Value::from(rate.to_string()))),
+                ("vlan", vif.vlan.map(|vlan| Value::from(u32::from(vlan)))),
             ],
         );
     }

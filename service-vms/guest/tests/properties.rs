@@ -142,13 +142,15 @@ fn disk(n: usize) -> impl Strategy<Value = Disk> {
 
 fn vif(n: usize) -> impl Strategy<Value = Vif> {
     let ip = prop::collection::vec(any::<std::net::IpAddr>().prop_map(|ip| ip.to_string()), 0..4);
-    (any::<bool>(), prop::option::of("[a-z][a-z0-9._-]{0,14}"), ip, prop::option::of(rate())).prop_map(
-        move |(has_mac, bridge, ip, rate)| Vif {
+    let vlan = prop::option::of(1..=4094_u16);
+    (any::<bool>(), prop::option::of("[a-z][a-z0-9._-]{0,14}"), ip, prop::option::of(rate()), vlan).prop_map(
+        move |(has_mac, bridge, ip, rate, vlan)| Vif {
             mac: has_mac.then(|| format!("00:16:3e:00:00:{n:02x}")),
             bridge,
             backend: None,
             ip,
             rate,
+            vlan,
         },
     )
 }

@@ -51,6 +51,9 @@ fn request<const NUMBER: Opcode>(fd: impl AsFd, argument: &mut Request) -> io::R
     unsafe { ioctl(fd, request) }.map_err(io::Error::from)
 }
 
+/// `IFF_TUN_EXCL`: there is no such interface yet.
+const EXCLUSIVE: u16 = 0x8000;
+
 const TUNSETIFF: Opcode = 0x4004_54ca;
 const TUNSETOFFLOAD: Opcode = 0x4004_54d0;
 const SIOCGIFFLAGS: Opcode = 0x8913;
@@ -76,7 +79,7 @@ impl Offload {
     }
 }
 
-/// A tap: the other end of a network interface. The interface goes when this does.
+/// A tap, or one queue of it: the other end of a network interface. The interface goes when the last of its queues does.
 #[derive(Debug)]
 pub struct TapDevice {
     file: OwnedFd,
@@ -90,9 +93,27 @@ impl TapDevice {
     /// # Errors
     /// `InvalidInput` if it is no name; the kernel's (`EBUSY`: there is one).
     pub fn create(name: &str) -> io::Result<Self> {
-        /// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL`
-        const FLAGS: u16 = 0x0002 | 0x1000 | 0x4000 | 0x8000;
-        let mut argument = Request::new(name, &FLAGS.to_ne_bytes())?;
+        Self::open(name, EXCLUSIVE)
+    }
+
+    /// The same with so many queues, at least 1: packets of one connection come from the queue where it last sent one.
+    ///
+    /// # Errors
+    /// As [`TapDevice::create`].
+    pub fn create_queues(name: &str, queues: usize) -> io::Result<Vec<Self>> {
+        /// `IFF_MULTI_QUEUE`
+        const MANY: u16 = 0x0100;
+        if queues <= 1 {
+            return Ok(vec![Self::create(name)?]);
+        }
+        let flags = |n| if n == 0 { MANY | EXCLUSIVE } else { MANY };
+        (0..queues).map(|n| Self::open(name, flags(n))).collect()
+    }
+
+    fn open(name: &str, more: u16) -> io::Result<Self> {
+        /// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`
+        const FLAGS: u16 = 0x0002 | 0x1000 | 0x4000;
+        let mut argument = Request::new(name, &(FLAGS | more).to_ne_bytes())?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::open("/dev/net/tun", flags, Mode::empty())?;
         request::<TUNSETIFF>(&file, &mut argument)?;
@@ -229,6 +250,18 @@ mod tests {
         assert_eq!(tap.receive(&mut [0; VNET_HEADER], &mut [0; 100]).unwrap(), None);
         let error = tap.send(&[0; VNET_HEADER], &[0; 60]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(5), "EIO: it is not up");
+    }
+
+    /// Where the kernel and its owner let us.
+    #[test]
+    fn a_tap_has_queues() {
+        let Ok(queues) = TapDevice::create_queues("ennead-queues", 3) else { return };
+        assert_eq!(queues.len(), 3);
+        for queue in &queues {
+            assert_eq!(queue.receive(&mut [0; VNET_HEADER], &mut [0; 100]).unwrap(), None);
+        }
+        let error = TapDevice::create_queues("ennead-queues", 2).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(16), "EBUSY: it is there");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! ```text
 //! /local/domain/<blkback>/backend/volumes/<toolstack>/   blkback's own; XenStore lets that toolstack do everything there
 //!     request                    NUMBER and what is to be done          by the toolstack
+//!     begun                      number of what is being done           by blkback
 //!     answer                     the same number and what became of it  by blkback
 //!     free                       bytes that new volumes may have        by blkback
 //!     volume/<NAME>              its size and state                     by blkback

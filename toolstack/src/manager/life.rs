@@ -365,7 +365,7 @@ impl Manager {
     }
 
     /// What Builder says of a domain.
-    async fn domain(&self, domid: u16) -> Result<Option<Domain>, Problem> {
+    pub(super) async fn domain(&self, domid: u16) -> Result<Option<Domain>, Problem> {
         let domains = self.peers.builder.guests().await.map_err(|e| problem::of_builder(&e))?;
         Ok(domains.into_iter().find(|domain| domain.domid == domid))
     }

@@ -115,7 +115,7 @@ impl Manager {
         guests.iter().filter(|(_, guest)| has(&guest.record.config)).map(|(name, _)| name.clone()).collect()
     }
 
-    async fn volume(&self, name: &Name) -> Result<Volume, Problem> {
+    pub(super) async fn volume(&self, name: &Name) -> Result<Volume, Problem> {
         let all = self.volumes().await?.volumes;
         all.into_iter().find(|volume| volume.name == name.as_str()).ok_or_else(|| no_such_volume(name))
     }
@@ -127,7 +127,7 @@ impl Manager {
         found.cloned().ok_or_else(|| no_such_volume(name))
     }
 
-    async fn read(&self, path: String) -> Result<Option<String>, Problem> {
+    pub(super) async fn read(&self, path: String) -> Result<Option<String>, Problem> {
         let value = self.peers.store.value(path).await.map_err(|e| problem::of_xenstore(&e))?;
         Ok(value.and_then(|value| String::from_utf8(value).ok()))
     }

@@ -4,6 +4,7 @@ mod load;
 mod restarts;
 mod server;
 mod small;
+mod vlan;
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -25,7 +26,7 @@ use crate::{first_guest, program};
 /// The toolstack's VM in the shipped manifest.
 const TOOLSTACK: &str = "toolstack";
 /// MiB of the machine, with room for two guests.
-const MEMORY_MIB: u32 = 1536;
+pub(super) const MEMORY_MIB: u32 = 1536;
 /// Kills of XenStore's Logic while a guest is created and works, and of each backend while that guest downloads and writes.
 const LOGIC_KILLS: usize = 10;
 const KILLS: usize = 2;
@@ -74,6 +75,7 @@ fn with(setup: &Setup, report: &mut Report, times: usize) -> Result<()> {
     let operator = operator(setup, &mut session)?;
     boots(&mut session, &operator, &debian, port, times, report);
     lives(&mut session, &operator, &small, &server, report);
+    vlan::check(setup, &mut session, &operator, folder.path(), report);
     report.check("no AVC denial", boot::no_denials(&session));
     session.power_off()
 }

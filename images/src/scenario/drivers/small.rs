@@ -19,6 +19,18 @@ const DISK_MIB: usize = 64;
 
 pub(in crate::scenario) struct Small<'a>(pub(in crate::scenario) Shell<'a>);
 
+/// Writes the configuration of such a guest to a file.
+pub(super) fn configure(setup: &Setup, file: &Path, name: &str, vcpus: u32, devices: &str) -> Result<()> {
+    let files = guest::debian(&setup.cache, setup.progress)?;
+    let text = format!(
+        "name = \"{name}\"\nkind = \"pv\"\nkernel = \"{}\"\nramdisk = \"{}\"\ncmdline = \"console=hvc0 quiet\"\n\
+         memory-mib = 128\nvcpus = {vcpus}\n{devices}\n",
+        files.kernel.display(),
+        files.ramdisk.display()
+    );
+    std::fs::write(file, text).context("Cannot write the guest's configuration")
+}
+
 impl<'a> Small<'a> {
     pub(in crate::scenario) fn of(operator: &'a Operator) -> Self {
         Self(Shell { operator, name: NAME })
@@ -26,14 +38,8 @@ impl<'a> Small<'a> {
 
     /// Writes its configuration to a file.
     pub(in crate::scenario) fn configure(setup: &Setup, file: &Path) -> Result<()> {
-        let files = guest::debian(&setup.cache, setup.progress)?;
-        let text = format!(
-            "name = \"{NAME}\"\nkind = \"pv\"\nkernel = \"{}\"\nramdisk = \"{}\"\ncmdline = \"console=hvc0 quiet\"\n\
-             memory-mib = 128\nvcpus = 1\ndisk = [{{ vdev = \"xvda\", source = \"label:scratch\", access = \"w\" }}]\nvif = [{{}}]\n",
-            files.kernel.display(),
-            files.ramdisk.display()
-        );
-        std::fs::write(file, text).context("Cannot write the guest's configuration")
+        let disk = "disk = [{ vdev = \"xvda\", source = \"label:scratch\", access = \"w\" }]";
+        configure(setup, file, NAME, 1, &format!("{disk}\nvif = [{{}}]"))
     }
 
     pub(in crate::scenario) fn created(&self, file: &Path) -> Result<String> {

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ennead_guest::Disk;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -161,6 +162,22 @@ impl Client {
     /// As [`Client::guest`].
     pub async fn destroy(&self, name: &str) -> Result<(), Error> {
         self.ask(Asked::new(Method::DELETE, &path::guest(name))).await.map(drop)
+    }
+
+    /// Gives a guest that runs a disk, and waits until it has it.
+    ///
+    /// # Errors
+    /// As [`Client::guest`]; `Exists`, `State`, `NoSuchVolume`.
+    pub async fn attach_disk(&self, name: &str, disk: &Disk) -> Result<Disk, Error> {
+        self.post(&path::disks(name), disk).await
+    }
+
+    /// Takes a disk from a guest that runs, when the guest has let go of it.
+    ///
+    /// # Errors
+    /// As [`Client::guest`]; `NoSuchDisk`, `State`.
+    pub async fn detach_disk(&self, name: &str, vdev: &str) -> Result<(), Error> {
+        self.ask(Asked::new(Method::DELETE, &path::disk(name, vdev))).await.map(drop)
     }
 
     /// The last bytes of a guest's console.

@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
 use super::nodes::{Directory, Failure, Nodes, find};
-use super::report::{Pace, Report, Reporter, Reports};
+use super::report::{Changes, Pace, Report, Reporter, Reports};
 use super::step::{Step, XenbusState, step};
 
 /// How long until what could not be served yet is tried again.
@@ -73,6 +73,20 @@ pub trait Backend {
         frontend: &mut dyn Nodes,
         reporter: Reporter,
     ) -> Result<(Self::Served, NewNodes), Failure>;
+
+    /// What has changed of a device that is served, and its frontend is to hear: nodes of its own directory. After these its
+    /// state is written again, which is a frontend's sign to read them.
+    ///
+    /// # Errors
+    /// It cannot be said now.
+    fn refresh(
+        &mut self,
+        _device: Device,
+        _own: &mut dyn Nodes,
+        _served: &Self::Served,
+    ) -> Result<NewNodes, Failure> {
+        Ok(NewNodes::new())
+    }
 }
 
 #[derive(Debug)]
@@ -145,9 +159,19 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
         for report in self.reports.take() {
             self.reported(report)?;
         }
+        if self.reports.take_changed() {
+            let served: Vec<Device> = self.served().map(|(device, _)| device).collect();
+            served.into_iter().try_for_each(|device| self.refresh(device))?;
+        }
         let waiting = self.devices.iter().filter(|(_, entry)| entry.waits.is_some());
         let waiting: Vec<Device> = waiting.map(|(device, _)| *device).collect();
         waiting.into_iter().try_for_each(|device| self.settle(device))
+    }
+
+    /// For whoever changes what devices are served from.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        self.reports.changes()
     }
 
     /// The devices that are served.
@@ -245,7 +269,7 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
     fn tolerate(&mut self, device: Device, result: Result<(), Error>) -> Result<(), Error> {
         match result {
             Err(e) if e.errno().is_some() => {
-                self.later(device, &e.to_string());
+                self.waits(device, &e.to_string());
                 Ok(())
             }
             other => other,
@@ -287,7 +311,7 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
                     say!(info, self, device, state = theirs.value(), "frontend-disconnected");
                     Ok(())
                 }
-                Step::Write(state) => self.write(device, &[], state).map_err(Failure::from),
+                Step::Write(state) => self.write(device, &[], Some(state)).map_err(Failure::from),
                 Step::Offer if !entry.beginnings.keeps_to(BEGINNINGS, Instant::now()) => {
                     (entry.rests, entry.beginnings) = (Instant::now().checked_add(REST), Pace::default());
                     Err(Failure::NotYet("its frontend begins anew too often".to_owned()))
@@ -300,31 +324,41 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
                 Ok(()) => {}
                 Err(Failure::Store(e)) => return Err(e),
                 Err(Failure::NotYet(reason)) => {
-                    self.later(device, &reason);
-                    return Ok(());
+                    return self.later(device, reason);
                 }
                 Err(Failure::Refused(reason)) => {
                     say!(warn, self, device, reason, "frontend-refused");
-                    self.write(device, &[("error".to_owned(), reason)], XenbusState::Closed)?;
+                    self.write(device, &[("error".to_owned(), reason)], Some(XenbusState::Closed))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn later(&mut self, device: Device, reason: &str) {
-        let Some(entry) = self.devices.get_mut(&device) else { return };
-        if entry.waits.as_deref() != Some(reason) {
+    /// Tries it again later; the toolstack may read why.
+    fn later(&mut self, device: Device, reason: String) -> Result<(), Error> {
+        if !self.waits(device, &reason) {
+            return Ok(());
+        }
+        self.write(device, &[("error".to_owned(), reason)], None)
+    }
+
+    /// Whether the reason is a new one.
+    fn waits(&mut self, device: Device, reason: &str) -> bool {
+        let Some(entry) = self.devices.get_mut(&device) else { return false };
+        let is_new = entry.waits.as_deref() != Some(reason);
+        if is_new {
             entry.waits = Some(reason.to_owned());
             say!(warn, self, device, reason, "device-waits");
         }
+        is_new
     }
 
     fn offer(&mut self, device: Device) -> Result<(), Failure> {
         let store = RefCell::new(&mut self.store);
         let mut directory = Directory { store: &store, path: own::<B>(device) };
         let nodes = self.backend.offer(device, &mut directory)?;
-        Ok(self.write(device, &nodes, XenbusState::InitWait)?)
+        Ok(self.write(device, &nodes, Some(XenbusState::InitWait))?)
     }
 
     fn serve(&mut self, device: Device, fresh: bool) -> Result<(), Failure> {
@@ -339,12 +373,46 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
             entry.served = Some((generation, served));
         }
         if fresh {
-            self.write(device, &nodes, XenbusState::Connected)?;
+            self.write(device, &nodes, Some(XenbusState::Connected))?;
             say!(info, self, device, "frontend-connected");
         } else {
             say!(info, self, device, "frontend-reattached");
+            // It may have changed while nobody was there to say so.
+            self.refresh(device)?;
         }
         Ok(())
+    }
+
+    /// Tells the frontend what has changed of a device.
+    fn refresh(&mut self, device: Device) -> Result<(), Error> {
+        let Some((_, served)) = self.devices.get(&device).and_then(|entry| entry.served.as_ref()) else {
+            return Ok(());
+        };
+        let store = RefCell::new(&mut self.store);
+        let mut directory = Directory { store: &store, path: own::<B>(device) };
+        let nodes = match self.backend.refresh(device, &mut directory, served) {
+            Ok(nodes) if nodes.is_empty() => return Ok(()),
+            Ok(nodes) => nodes,
+            Err(Failure::Store(e)) => return self.tolerate(device, Err(e)),
+            Err(Failure::NotYet(reason) | Failure::Refused(reason)) => {
+                say!(warn, self, device, reason, "device-not-refreshed");
+                return Ok(());
+            }
+        };
+        let path = format!("{}/state", own::<B>(device));
+        // One that is about to end needs not know.
+        let written = self.store.transaction(|t| {
+            let connected = XenbusState::Connected.value().as_bytes();
+            if t.find(&path)?.as_deref() != Some(connected) {
+                return Ok(());
+            }
+            for (key, value) in &nodes {
+                t.write(&format!("{}/{key}", own::<B>(device)), value.as_bytes())?;
+            }
+            t.write(&path, connected)
+        });
+        say!(info, self, device, ?nodes, "device-changed");
+        self.tolerate(device, written)
     }
 
     fn reported(&mut self, report: Report) -> Result<(), Error> {
@@ -360,23 +428,32 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
         }
         entry.served = None;
         say!(warn, self, device, reason, "frontend-broken");
-        let written = self.write(device, &[("error".to_owned(), reason)], XenbusState::Closing);
+        let error = [("error".to_owned(), reason)];
+        let written = self.write(device, &error, Some(XenbusState::Closing));
         self.tolerate(device, written)?;
         self.settle(device)
     }
 
     /// Writes nodes and the state, all at once, if the device is still there: what the toolstack has removed must not come
-    /// back.
-    fn write(&mut self, device: Device, nodes: &[(String, String)], state: XenbusState) -> Result<(), Error> {
+    /// back. What was in its way is not any more when it goes on.
+    fn write(
+        &mut self,
+        device: Device,
+        nodes: &[(String, String)],
+        state: Option<XenbusState>,
+    ) -> Result<(), Error> {
         let path = own::<B>(device);
         self.store.transaction(|t| {
             if t.find(&format!("{path}/frontend-id"))?.is_none() {
                 return Ok(());
             }
+            if matches!(state, Some(XenbusState::InitWait | XenbusState::Connected)) {
+                t.rm(&format!("{path}/error"))?;
+            }
             for (key, value) in nodes {
                 t.write(&format!("{path}/{key}"), value.as_bytes())?;
             }
-            t.write(&format!("{path}/state"), state.value().as_bytes())
+            state.map_or(Ok(()), |state| t.write(&format!("{path}/state"), state.value().as_bytes()))
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ pub(super) struct Report {
 pub(super) struct Reports {
     sender: Sender<Report>,
     receiver: Receiver<Report>,
+    changed: Arc<AtomicBool>,
     bell: Arc<OwnedFd>,
 }
 
@@ -36,11 +38,20 @@ impl Reports {
     pub(super) fn new() -> io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (sender, receiver) = mpsc::channel();
-        Ok(Self { sender, receiver, bell: Arc::new(bell) })
+        Ok(Self { sender, receiver, changed: Arc::default(), bell: Arc::new(bell) })
     }
 
     pub(super) fn reporter(&self, device: Device, generation: u64) -> Reporter {
         Reporter { device, generation, sender: self.sender.clone(), bell: Arc::clone(&self.bell) }
+    }
+
+    pub(super) fn changes(&self) -> Changes {
+        Changes { changed: Arc::clone(&self.changed), bell: Arc::clone(&self.bell) }
+    }
+
+    /// Whether [`Changes::tell`] was called since this was last asked. After [`Reports::take`].
+    pub(super) fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::Acquire)
     }
 
     /// All that have arrived.
@@ -55,6 +66,21 @@ impl Reports {
 impl AsFd for Reports {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
+    }
+}
+
+/// How another thread tells the driver that what devices are served from has changed.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    changed: Arc<AtomicBool>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Changes {
+    /// Something has: the driver asks its backend about each device that is served.
+    pub fn tell(&self) {
+        self.changed.store(true, Ordering::Release);
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
 }
 

@@ -174,6 +174,7 @@ impl Served {
 struct Vbd {
     reporters: Arc<Mutex<Vec<Reporter>>>,
     not_ready: bool,
+    sectors: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Backend for Vbd {
@@ -199,6 +200,12 @@ impl Backend for Vbd {
         let gref = number(frontend, "ring-ref", 1 << 20)?.ok_or(Failure::refused("no ring-ref"))?;
         self.reporters.lock().unwrap().push(reporter);
         Ok((gref, vec![("sectors".to_owned(), "8".to_owned())]))
+    }
+
+    fn refresh(&mut self, _: Device, _: &mut dyn Nodes, served: &u32) -> Result<NewNodes, Failure> {
+        assert_eq!(*served, 8);
+        let sectors = self.sectors.lock().unwrap().take();
+        Ok(sectors.map(|sectors| ("sectors".to_owned(), sectors.to_owned())).into_iter().collect())
     }
 }
 
@@ -365,7 +372,38 @@ fn what_is_not_ready_is_tried_again() {
     world.plug();
     let mut driver = Driver::start(world.connect(), Vbd { not_ready: true, ..Vbd::default() }).unwrap();
     assert_eq!(world.states().0, "1");
+    let error = || world.read(&format!("{HOME}/error"));
+    assert_eq!(error().as_deref(), Some("no such volume"), "for the toolstack");
     until_state(&mut driver, &world, "2");
+    assert_eq!(error(), None);
+}
+
+#[test]
+fn a_frontend_hears_what_has_changed() {
+    let world = World::new();
+    let backend = Vbd::default();
+    let mut driver = connected(&world, backend.clone());
+    let changes = driver.changes();
+    let sectors = || world.read(&format!("{HOME}/sectors")).unwrap();
+    let change = |to| *backend.sectors.lock().unwrap() = Some(to);
+    change("16");
+    driver.turn(Some(Duration::from_millis(20))).unwrap();
+    assert_eq!(sectors(), "8", "nobody has said so");
+    std::thread::spawn(move || changes.tell()).join().unwrap();
+    until(&mut driver, |_| sectors() == "16");
+    assert_eq!(world.states().0, "4");
+    // One that the toolstack wants back does not begin anew.
+    change("24");
+    world.write(&format!("{HOME}/state"), "5");
+    driver.changes().tell();
+    until(&mut driver, |_| backend.sectors.lock().unwrap().is_none());
+    assert_eq!((sectors().as_str(), world.states().0.as_str()), ("16", "5"));
+    world.write(&format!("{HOME}/state"), "4");
+    drop(driver);
+    // Nor is what nobody could tell lost.
+    change("32");
+    let driver = Driver::start(world.connect(), backend.clone()).unwrap();
+    assert_eq!((driver.served().count(), sectors().as_str()), (1, "32"));
 }
 
 #[test]
