@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::host::{self, Host};
 use crate::milestone::Milestone;
 use crate::progress::Progress;
-use crate::qemu::{Accel, Firmware, Line, Settings};
+use crate::qemu::{Accel, Line, Settings};
 use crate::session::Session;
 use crate::step::size;
 use crate::table::mib;
@@ -33,15 +33,9 @@ pub fn run(cache: &Cache, progress: Progress, options: &host::Options, boots: u3
     let iso = folder.path().join("bench.iso");
     host.write_iso(cache, Progress::Silent, &iso)?;
     let settings = Settings {
-        iso,
-        firmware: Firmware::Bios,
-        memory_mib: host.plan.host.memory_mib,
         accel: Accel::Counted,
-        resets: false,
         lines: crate::relay::lines(&host.plan),
-        toolstacks: Vec::new(),
-        extra: Vec::new(),
-        log: options.out.with_file_name("bench.log"),
+        ..Settings::emulated(iso, host.plan.host.memory_mib, options.out.with_file_name("bench.log"))
     };
     let mut rows = sizes(&host, iso_size);
     let mut times: BTreeMap<usize, (String, Vec<f64>)> = BTreeMap::new();

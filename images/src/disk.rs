@@ -102,14 +102,18 @@ const FILES: [(&str, &str); 12] = [
     ("srv/www/index.html", "This is Debian, a guest of Ennead.\n"),
 ];
 
-/// Units that a guest can do without, and that cost seconds where its processor is emulated.
-const MASKED: [&str; 24] = [
+/// Units that do their work in some boots only.
+pub(crate) const SOMETIMES: [&str; 6] = [
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
     "fstrim.timer",
+];
+
+/// Further units that a guest can do without, and that cost seconds where its processor is emulated.
+const MASKED: [&str; 18] = [
     "getty@tty1.service",
     "getty-static.service",
     "systemd-tmpfiles-clean.timer",
@@ -143,7 +147,7 @@ pub fn debian(cache: &Cache, progress: Progress) -> Result<PathBuf> {
         .with("kernel", &kernel)
         .with("libc", debian::candidate(LIBC)?)
         .with("script", crate::xen::read(&script())?)
-        .with("masked", MASKED.join(" "))
+        .with("masked", [&SOMETIMES[..], &MASKED].concat().join(" "))
         .with("left out", LEFT_OUT.join(" "))
         .with("sizes", format!("{ROOT_MIB} {SCRATCH_MIB}"));
     for (name, content) in EARLY.iter().chain(&FILES) {
@@ -160,9 +164,16 @@ pub fn debian(cache: &Cache, progress: Progress) -> Result<PathBuf> {
 /// As [`debian`], and when the copy cannot be written.
 pub fn write_copy(cache: &Cache, progress: Progress, out: &Path) -> Result<()> {
     let disk = debian(cache, progress)?;
-    let mut step = Progress::Silent.step("The copy of the disk");
-    step.run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(disk).arg(out))?;
+    let mut step = Progress::Silent.step("The partition for volumes");
+    copy(&disk, out)?;
     add_volumes(&mut step, out, VOLUMES_MIB)
+}
+
+/// Copies a disk, as sparse as it is; what is there is replaced.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut command = Command::new("cp");
+    command.args(["--sparse=always", "--reflink=auto"]).args([from, to]);
+    Progress::Silent.step("The copy of the disk").run(&mut command)
 }
 
 /// Adds the partition for volumes to a disk.
@@ -177,12 +188,15 @@ fn make(cache: &Cache, dir: &Path, step: &mut Step) -> Result<()> {
     let files = at("files");
     lay(&files, &FILES)?;
     let units = files.join("etc/systemd/system");
-    for unit in MASKED {
-        link("/dev/null", &units.join(unit))?;
-    }
+    mask(&units, SOMETIMES.iter().chain(&MASKED))?;
     link("/etc/systemd/system/web.service", &units.join("multi-user.target.wants/web.service"))?;
     let tar = bootstrap(step, folder.path(), "minbase", &PACKAGES, &EARLY)?;
     assemble(step, folder.path(), [&tar, &files, &dir.join("disk")], [ROOT_MIB, SCRATCH_MIB])
+}
+
+/// Has systemd leave units alone.
+pub(crate) fn mask<'a>(folder: &Path, units: impl IntoIterator<Item = &'a &'a str>) -> Result<()> {
+    units.into_iter().try_for_each(|unit| link("/dev/null", &folder.join(unit)))
 }
 
 /// Installs Debian's packages; gives an archive of the root file system, in `folder`. The early files are there before the

@@ -92,6 +92,22 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// An emulated machine with SeaBIOS that boots this ISO, with nothing added to it.
+    #[must_use]
+    pub fn emulated(iso: PathBuf, memory_mib: u32, log: PathBuf) -> Self {
+        Self {
+            iso,
+            firmware: Firmware::Bios,
+            memory_mib,
+            accel: Accel::Tcg,
+            resets: false,
+            lines: Vec::new(),
+            toolstacks: Vec::new(),
+            extra: Vec::new(),
+            log,
+        }
+    }
+
     /// The arguments of `qemu-system-x86_64`; in `folder` are the copy of OVMF's variable store and the ports' sockets.
     #[must_use]
     pub fn arguments(&self, folder: &Path) -> Vec<String> {
@@ -559,17 +575,8 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings {
-            iso: PathBuf::from("a,b.iso"),
-            firmware: Firmware::Bios,
-            memory_mib: 768,
-            accel: Accel::Tcg,
-            resets: false,
-            lines: Vec::new(),
-            toolstacks: Vec::new(),
-            extra: vec!["-icount".to_owned(), "1".to_owned()],
-            log: PathBuf::new(),
-        }
+        let extra = vec!["-icount".to_owned(), "1".to_owned()];
+        Settings { extra, ..Settings::emulated(PathBuf::from("a,b.iso"), 768, PathBuf::new()) }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::first_guest::{self, PATIENCE};
 use crate::host::Host;
 use crate::operator::Operator;
 use crate::progress::Progress;
-use crate::qemu::{Accel, Firmware, Settings};
+use crate::qemu::Settings;
 use crate::relay;
 use crate::session::Session;
 use crate::step::Step;
@@ -58,15 +58,9 @@ impl Side {
         let folder = tempfile::tempdir().context("Cannot make a temporary folder")?;
         let socket = folder.path().join("control");
         let mut settings = Settings {
-            iso,
-            firmware: Firmware::Bios,
-            memory_mib: MEMORY_MIB,
-            accel: Accel::Tcg,
-            resets: false,
             lines: relay::lines(&host.plan),
-            toolstacks: Vec::new(),
             extra: vec!["-qmp".to_owned(), format!("unix:{},server=on,wait=off", socket.display())],
-            log: out.join("serial.log"),
+            ..Settings::emulated(iso, MEMORY_MIB, out.join("serial.log"))
         };
         first_guest::equip(&mut settings, cache, Progress::Silent, &image)?;
         step.note("the host starts");

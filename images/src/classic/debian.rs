@@ -89,16 +89,8 @@ const SEEN: [(&str, &str); 4] = [
     ("usr/local/bin/seen", include_str!("../../classic/seen")),
 ];
 
-/// Units that do their work in some boots only.
-const MASKED: [&str; 7] = [
-    "apt-daily.timer",
-    "apt-daily-upgrade.timer",
-    "dpkg-db-backup.timer",
-    "e2scrub_all.timer",
-    "e2scrub_reap.service",
-    "fstrim.timer",
-    "logrotate.timer",
-];
+/// A unit that does its work in some boots only, beside those that a guest has as well.
+const LOGROTATE: &str = "logrotate.timer";
 
 /// What the machine is given.
 #[derive(Debug)]
@@ -125,7 +117,7 @@ pub(super) fn dom0(cache: &Cache, progress: Progress) -> Result<Dom0> {
         .with("hypervisor", debian::candidate(HYPERVISOR)?)
         .with("libc", debian::candidate(LIBC)?)
         .with("script", read(&script())?)
-        .with("masked", MASKED.join(" "))
+        .with("masked", [&disk::SOMETIMES[..], &[LOGROTATE]].concat().join(" "))
         .with("left out", disk::LEFT_OUT.join(" "))
         .with("size", ROOT_MIB.to_string())
         .with("guest", made_of.as_encoded_bytes())
@@ -176,8 +168,6 @@ fn lay(folder: &Path) -> Result<()> {
     disk::lay(folder, &FILES)?;
     disk::lay(folder, &SEEN)?;
     let units = folder.join("etc/systemd/system");
-    for unit in MASKED {
-        disk::link("/dev/null", &units.join(unit))?;
-    }
+    disk::mask(&units, disk::SOMETIMES.iter().chain([&LOGROTATE]))?;
     disk::link("../seen.service", &units.join("multi-user.target.wants/seen.service"))
 }

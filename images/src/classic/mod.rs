@@ -28,7 +28,7 @@ use self::measure::{Classic, Host, Ours};
 use crate::cache::Cache;
 use crate::guest::{self, Guest};
 use crate::progress::Progress;
-use crate::qemu::{Accel, Firmware, Settings};
+use crate::qemu::Settings;
 use crate::{host as our_host, program, relay};
 
 /// MiB of both machines.
@@ -85,17 +85,8 @@ pub fn run(
     let Guest { kernel, ramdisk } = &files;
     let text = config(&kernel.display().to_string(), &ramdisk.display().to_string(), memory_mib);
     std::fs::write(&file, text).with_context(|| format!("Cannot write {}", file.display()))?;
-    let ours = Settings {
-        iso,
-        firmware: Firmware::Bios,
-        memory_mib: MEMORY_MIB,
-        accel: Accel::Tcg,
-        resets: false,
-        lines: relay::lines(&host.plan),
-        toolstacks: Vec::new(),
-        extra: Vec::new(),
-        log: options.out.with_file_name("classic-ours.log"),
-    };
+    let log = options.out.with_file_name("classic-ours.log");
+    let ours = Settings { lines: relay::lines(&host.plan), ..Settings::emulated(iso, MEMORY_MIB, log) };
     let classic =
         Settings { iso: classic_iso, log: options.out.with_file_name("classic.log"), ..ours.clone() };
     let step = progress.step("Guests on our host");

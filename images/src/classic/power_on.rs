@@ -22,9 +22,9 @@ use crate::cache::Cache;
 use crate::first_guest;
 use crate::operator::Operator;
 use crate::progress::Progress;
-use crate::qemu::{Accel, Firmware, Machine, Settings};
+use crate::qemu::{Machine, Settings};
 use crate::session::{PATIENCE, Session};
-use crate::{host as our_host, program, relay, timeline};
+use crate::{disk, host as our_host, program, relay, timeline};
 
 /// How many times faster than Debian's Dom0 we must be.
 const FACTOR: f64 = 1.5;
@@ -71,32 +71,22 @@ pub fn run(
     let folder = cache.temporary("power-on")?;
     let iso = folder.path().join("ours.iso");
     host.write_iso(cache, Progress::Silent, &iso)?;
+    let log = |name| options.out.with_file_name(name);
     let ours = Settings {
-        iso,
-        firmware: Firmware::Bios,
-        memory_mib: MEMORY_MIB,
-        accel: Accel::Tcg,
-        resets: false,
         lines: relay::lines(&host.plan),
-        toolstacks: Vec::new(),
-        extra: Vec::new(),
-        log: options.out.with_file_name("power-on-ours.log"),
+        ..Settings::emulated(iso, MEMORY_MIB, log("power-on-ours.log"))
     };
-    let classic = Settings {
-        iso: dom0.iso.clone(),
-        log: options.out.with_file_name("power-on-classic.log"),
-        ..ours.clone()
-    };
-    let disk = folder.path().join("disk.img");
+    let classic = Settings { iso: dom0.iso, log: log("power-on-classic.log"), ..ours.clone() };
+    let image = folder.path().join("disk.img");
     let mut comparison = Comparison::default();
     for round in 1..=rounds {
         let step = progress.step(format!("Round {round}: our host"));
-        let _ = std::fs::remove_file(&disk);
-        comparison.ours.push(boot_ours(&equipped(&ours, cache, &disk)?, &program)?);
+        let _ = std::fs::remove_file(&image);
+        comparison.ours.push(boot_ours(&equipped(&ours, cache, &image)?, &program)?);
         step.done("");
         let step = progress.step(format!("Round {round}: Debian's Dom0"));
-        copy(&dom0.disk, &disk)?;
-        comparison.classic.push(boot_classic(&equipped(&classic, cache, &disk)?)?);
+        disk::copy(&dom0.disk, &image)?;
+        comparison.classic.push(boot_classic(&equipped(&classic, cache, &image)?)?);
         step.done("");
     }
     Ok(comparison)
@@ -107,13 +97,6 @@ fn equipped(machine: &Settings, cache: &Cache, disk: &Path) -> Result<Settings> 
     let mut machine = machine.clone();
     first_guest::equip(&mut machine, cache, Progress::Silent, disk)?;
     Ok(machine)
-}
-
-/// Copies a disk, as sparse as it is.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let mut command = std::process::Command::new("cp");
-    command.args(["--sparse=always", "--reflink=auto"]).args([from, to]);
-    Progress::Silent.step("The copy of the disk").run(&mut command)
 }
 
 fn boot_ours(machine: &Settings, program: &Path) -> Result<Boot> {
