@@ -38,7 +38,7 @@ fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     runtime.health.report()?;
     let domid = |name| Ok::<_, anyhow::Error>(DomId(u16::try_from(number(name)?)?));
     let (me, victim, giver) = (domid("domid")?, domid("victim")?, domid("giver")?);
-    let path = format!("/local/domain/{giver}/device/vif/0/granted");
+    let path = format!("/local/domain/{}/device/vif/0/granted", giver.0);
     while bus.ask(&Request::Read { path: path.as_bytes() })?.is_err() {
         std::thread::sleep(Duration::from_secs(1));
     }

@@ -14,6 +14,8 @@ use crate::scenario::shell::Shell;
 
 /// Its name.
 const NAME: &str = "web";
+/// Its disk.
+const DISK: &str = "disk = [{ vdev = \"xvda\", source = \"label:scratch\", access = \"w\" }]";
 /// MiB that are written to its disk.
 const DISK_MIB: usize = 64;
 
@@ -38,8 +40,12 @@ impl<'a> Small<'a> {
 
     /// Writes its configuration to a file.
     pub(in crate::scenario) fn configure(setup: &Setup, file: &Path) -> Result<()> {
-        let disk = "disk = [{ vdev = \"xvda\", source = \"label:scratch\", access = \"w\" }]";
-        configure(setup, file, NAME, 1, &format!("{disk}\nvif = [{{}}]"))
+        configure(setup, file, NAME, 1, &format!("{DISK}\nvif = [{{}}]"))
+    }
+
+    /// The same without a network interface.
+    pub(in crate::scenario) fn configure_disk_only(setup: &Setup, file: &Path) -> Result<()> {
+        configure(setup, file, NAME, 1, DISK)
     }
 
     pub(in crate::scenario) fn created(&self, file: &Path) -> Result<String> {
