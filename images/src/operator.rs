@@ -1,6 +1,5 @@
 //! The operator of a host that runs: `ennead`, as its users have it.
 
-use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -10,10 +9,13 @@ use ennead_api::Profile;
 use ennead_manifest::Plan;
 use serde_json::Value;
 
+use self::screen::{Screen, TRUSTED, end_of};
 use crate::cache::Cache;
 use crate::certificate::Authority;
 use crate::devices::Forward;
 use crate::qemu::Settings;
+
+mod screen;
 
 /// How often is looked whether something is there.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -166,21 +168,27 @@ impl Operator {
         Ok(answer.get("log").and_then(Value::as_str).unwrap_or_default().to_owned())
     }
 
-    /// Waits until `text` stands in what a guest has printed, `times` times.
+    /// Waits until `text` stands in what a guest has printed, `times` times. Its console is followed: to ask for all that it has
+    /// printed again and again would take the host's time from the guest.
     ///
     /// # Errors
     /// When it does not come in time, with the end of what did.
     pub fn wait_for(&self, name: &str, text: &str, times: usize, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
+        let mut last = String::new();
         loop {
-            let log = self.log(name)?;
-            if log.matches(text).count() >= times {
+            let mut screen = Screen::open(self, name)?;
+            let trusted = deadline.min(Instant::now() + TRUSTED);
+            if screen.until(trusted, |seen| seen.matches(text).count() >= times) {
                 return Ok(());
             }
-            let end: String = log.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect();
+            if !screen.seen().is_empty() {
+                last = screen.seen().to_owned();
+            }
             anyhow::ensure!(
                 Instant::now() < deadline,
-                "{name} has not printed {text:?}; the end of its log:\n{end}"
+                "{name} has not printed {text:?}; the end of its log:\n{}",
+                end_of(&last)
             );
             std::thread::sleep(GLANCE);
         }
@@ -191,42 +199,12 @@ impl Operator {
     /// # Errors
     /// When it does not come in time.
     pub fn type_at(&self, name: &str, line: &str, end: &str, patience: Duration) -> Result<String> {
-        let mut child = self
-            .command(&["console", name])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("Cannot start {}", self.program.display()))?;
-        let mut input = child.stdin.take().context("no input")?;
-        let mut output = child.stdout.take().context("no output")?;
-        input.write_all(format!("{line}\n").as_bytes()).context("Cannot type")?;
-        let (send, receive) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(n @ 1..) = output.read(&mut bytes) {
-                if send.send(bytes.get(..n).unwrap_or_default().to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
-        let deadline = Instant::now() + patience;
-        let mut seen = String::new();
-        let found = loop {
-            if seen.contains(end) {
-                break true;
-            }
-            match receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(bytes) => seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(_) => break false,
-            }
-        };
-        drop(input);
-        // It may wait for more of a guest that says nothing.
-        let _ = child.kill();
-        let _ = child.wait();
+        let mut screen = Screen::open(self, name)?;
+        screen.type_line(line)?;
+        let found = screen.until(Instant::now() + patience, |seen| seen.contains(end));
+        let seen = screen.seen();
         anyhow::ensure!(found, "{name}'s console does not show {end:?} but {seen:?}");
-        Ok(seen)
+        Ok(seen.to_owned())
     }
 
     /// The guests: names and states.
