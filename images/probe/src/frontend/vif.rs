@@ -99,12 +99,42 @@ impl Interface {
     }
 }
 
+/// Two queues.
+#[derive(Debug)]
+struct Pair([Interface; 2]);
+
+/// The nodes of each.
+const QUEUES: [[&str; 4]; 2] = [
+    ["queue-0/tx-ring-ref", "queue-0/rx-ring-ref", "queue-0/event-channel-tx", "queue-0/event-channel-rx"],
+    ["queue-1/tx-ring-ref", "queue-1/rx-ring-ref", "queue-1/event-channel-tx", "queue-1/event-channel-rx"],
+];
+
+impl Fake for Pair {
+    fn new(peer: DomId) -> anyhow::Result<Self> {
+        Ok(Self([Interface::new(peer)?, Interface::new(peer)?]))
+    }
+
+    fn nodes(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let [first, _] = &self.0;
+        let mut nodes = first.nodes();
+        nodes.push(("multi-queue-num-queues", b"2".to_vec()));
+        for (names, Interface { tx, rx, .. }) in QUEUES.into_iter().zip(&self.0) {
+            nodes.extend(names.into_iter().zip([tx.reference(), rx.reference(), tx.channel(), rx.channel()]));
+        }
+        nodes
+    }
+
+    fn spoil(&self, frontend: &mut Frontend) -> anyhow::Result<()> {
+        self.0.iter().try_for_each(|queue| queue.spoil(frontend))
+    }
+}
+
 /// All cases; gives how many there were, and how many held.
 ///
 /// # Errors
 /// When the device cannot be had any more.
 pub fn cases(frontend: &mut Frontend) -> anyhow::Result<(u32, u32)> {
-    let all: [Case; 16] = [
+    let all: [Case; 20] = [
         ("packets-that-cannot-be", Fate::Served, |frontend| served::<Interface>(frontend, Interface::wrong)),
         ("tx-req_prod-far-ahead", Fate::Broken("ahead"), |frontend| {
             served::<Interface>(frontend, |vif| vif.tx.claim(1 << 31))
@@ -152,6 +182,21 @@ pub fn cases(frontend: &mut Frontend) -> anyhow::Result<(u32, u32)> {
         }),
         ("features-garbage", Fate::Refused("feature-sg"), |frontend| {
             with::<Interface>(frontend, "feature-sg", &[0xfe; 1500])
+        }),
+        ("two-queues", Fate::Served, |frontend| {
+            served::<Pair>(frontend, |pair| pair.0.iter_mut().try_for_each(Interface::works))
+        }),
+        ("second-queue-breaks", Fate::Broken("ahead"), |frontend| {
+            served::<Pair>(frontend, |Pair([first, second])| {
+                first.works()?;
+                second.tx.claim(1 << 31)
+            })
+        }),
+        ("queues-beyond-count", Fate::Refused("multi-queue-num-queues"), |frontend| {
+            with::<Pair>(frontend, "multi-queue-num-queues", b"4000000000")
+        }),
+        ("second-queue-not-granted", Fate::Refused("map_grant_refs"), |frontend| {
+            with::<Pair>(frontend, "queue-1/rx-ring-ref", b"32767")
         }),
         ("events-without-packets", Fate::Served, |frontend| {
             served::<Interface>(frontend, |vif| {
