@@ -292,7 +292,7 @@ pub fn driver(
     me: DomId,
     others: &[Other],
     guests: &[DomId],
-    functions: impl Iterator<Item = u32>,
+    functions: impl Iterator<Item = u32> + Clone,
 ) {
     let probe = control.probe();
     on_xen(matrix, &probe);
@@ -321,11 +321,12 @@ pub fn driver(
         matrix.note("setup_grant_table", &name, Avc("setup"), probe.setup_grant_table(d));
         matrix.note("pausedomain", &name, Avc("pause"), control.pause(d));
         matrix.note("destroydomain", &name, Avc("destroy"), control.destroy_domain(d));
-    }
-    for sbdf in functions {
-        let name = format!("function-{sbdf:#x}");
-        matrix.note("assign_device", &name, Avc("add"), probe.assign_device(me, sbdf));
-        matrix.note("deassign_device", &name, Avc("remove"), probe.deassign_device(me, sbdf));
+        // To itself Xen assigns nothing, whoever asks.
+        for sbdf in functions.clone() {
+            let name = format!("function-{sbdf:#x}-to-{d}");
+            matrix.note("assign_device", &name, Avc("add"), probe.assign_device(d, sbdf));
+            matrix.note("deassign_device", &name, Avc("remove"), probe.deassign_device(d, sbdf));
+        }
     }
 }
 

@@ -49,8 +49,8 @@ pub fn own_pages() -> anyhow::Result<usize> {
         // IORESOURCE_MEM (linux/ioport.h).
         (flags & 0x200 != 0).then_some((end - start + 1).div_ceil(4096))
     };
-    // The seventh is the expansion ROM's.
-    Ok(usize::try_from(text.lines().take(7).filter_map(pages).sum::<u64>())?)
+    // The seventh is the expansion ROM's, which pciback does not lend.
+    Ok(usize::try_from(text.lines().take(6).filter_map(pages).sum::<u64>())?)
 }
 
 impl Nic {
