@@ -292,7 +292,7 @@ pub fn driver(
     me: DomId,
     others: &[Other],
     guests: &[DomId],
-    functions: impl Iterator<Item = u32> + Clone,
+    functions: &[u32],
 ) {
     let probe = control.probe();
     on_xen(matrix, &probe);
@@ -322,7 +322,7 @@ pub fn driver(
         matrix.note("pausedomain", &name, Avc("pause"), control.pause(d));
         matrix.note("destroydomain", &name, Avc("destroy"), control.destroy_domain(d));
         // To itself Xen assigns nothing, whoever asks.
-        for sbdf in functions.clone() {
+        for &sbdf in functions {
             let name = format!("function-{sbdf:#x}-to-{d}");
             matrix.note("assign_device", &name, Avc("add"), probe.assign_device(d, sbdf));
             matrix.note("deassign_device", &name, Avc("remove"), probe.deassign_device(d, sbdf));

@@ -25,7 +25,7 @@ const IO: std::ops::Range<u64> = 0x8_0000..0xf_ffff;
 /// Frames looked at in one go.
 const STEP: usize = 2048;
 /// Bus, device, function that the storage controller may have, behind root ports: 01:00.0 to 04:00.0.
-const FUNCTIONS: std::ops::RangeInclusive<u32> = 1..=4;
+const FUNCTIONS: [u32; 4] = [0x100, 0x200, 0x300, 0x400];
 
 fn main() -> ! {
     ennead_runtime::run(run)
@@ -47,7 +47,7 @@ fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     }
     io_memory(&control)?;
     let mut matrix = Matrix::new(Kind::Netback.running_type());
-    attempts::driver(&mut matrix, &control, me, &others()?, &[victim, giver], FUNCTIONS.map(|bus| bus << 8));
+    attempts::driver(&mut matrix, &control, me, &others()?, &[victim, giver], &FUNCTIONS);
     matrix.end();
     let times = Nic::take()?.sweep(number("machine-mib")?).context("Cannot try DMA")?;
     info!(times, "nic-dma");
