@@ -321,11 +321,13 @@ pub fn driver(
         matrix.note("setup_grant_table", &name, Avc("setup"), probe.setup_grant_table(d));
         matrix.note("pausedomain", &name, Avc("pause"), control.pause(d));
         matrix.note("destroydomain", &name, Avc("destroy"), control.destroy_domain(d));
-        // To itself Xen assigns nothing, whoever asks.
+    }
+    // Xen refuses at once what would go to oneself, or to a VM without an IOMMU.
+    for other in others.iter().filter(|other| other.name == "blkback") {
         for &sbdf in functions {
-            let name = format!("function-{sbdf:#x}-to-{d}");
-            matrix.note("assign_device", &name, Avc("add"), probe.assign_device(d, sbdf));
-            matrix.note("deassign_device", &name, Avc("remove"), probe.deassign_device(d, sbdf));
+            let name = format!("function-{sbdf:#x}-to-{}", other.name);
+            matrix.note("assign_device", &name, Avc("add"), probe.assign_device(other.domid, sbdf));
+            matrix.note("deassign_device", &name, Avc("remove"), probe.deassign_device(other.domid, sbdf));
         }
     }
 }
