@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
 use super::nodes::{Directory, Failure, Nodes, find};
-use super::report::{Changes, Pace, Report, Reporter, Reports};
+use super::report::{Changes, Credit, Pace, Report, Reporter, Reports};
 use super::step::{Step, XenbusState, step};
 
 /// How long until what could not be served yet is tried again.
@@ -25,10 +25,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 const DRAIN: &str = "drain";
 /// A device that does not settle in so many steps goes on with the next event.
 const STEPS: usize = 8;
-/// So often a minute a device may begin anew, which costs more than anything else that a guest can ask for. Then it rests, and
-/// may again.
-const BEGINNINGS: u32 = 20;
-const REST: Duration = Duration::from_secs(10);
+/// So often a device may begin anew at once, and again once every [`REST`]: it costs more than anything else that a guest can ask
+/// for, and others' share of this VM's time is to stay theirs.
+const BEGINNINGS: u32 = 5;
+const REST: Duration = Duration::from_secs(2);
 
 /// Which device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +95,7 @@ struct Entry<T> {
     /// Why it is not served, as far as it was logged.
     waits: Option<String>,
     voice: Pace,
-    beginnings: Pace,
+    beginnings: Credit,
     /// Until then nothing is done for it.
     rests: Option<Instant>,
 }
@@ -254,7 +254,7 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
                     served: None,
                     waits: None,
                     voice: Pace::default(),
-                    beginnings: Pace::default(),
+                    beginnings: Credit::default(),
                     rests: None,
                 });
                 let watched = self.store.watch(&format!("{}/state", frontend::<B>(device)), &token(device));
@@ -312,11 +312,13 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
                     Ok(())
                 }
                 Step::Write(state) => self.write(device, &[], Some(state)).map_err(Failure::from),
-                Step::Offer if !entry.beginnings.keeps_to(BEGINNINGS, Instant::now()) => {
-                    (entry.rests, entry.beginnings) = (Instant::now().checked_add(REST), Pace::default());
-                    Err(Failure::NotYet("its frontend begins anew too often".to_owned()))
-                }
-                Step::Offer => self.offer(device),
+                Step::Offer => match entry.beginnings.take(BEGINNINGS, REST, Instant::now()) {
+                    Ok(()) => self.offer(device),
+                    Err(until) => {
+                        entry.rests = Some(until);
+                        Err(Failure::NotYet("its frontend begins anew too often".to_owned()))
+                    }
+                },
                 Step::Connect => self.serve(device, true),
                 Step::Serve => self.serve(device, false),
             };

@@ -128,18 +128,34 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Counts once more, and gives whether that is among the first `most` of the minute.
-    pub(super) fn keeps_to(&mut self, most: u32, now: Instant) -> bool {
+    /// Whether a device may be spoken of; counts a line.
+    pub(super) fn speaks(&mut self, now: Instant) -> bool {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= MINUTE) {
             *self = Self { since: Some(now), times: 0 };
         }
         self.times = self.times.saturating_add(1);
-        self.times <= most
+        self.times <= LINES
     }
+}
 
-    /// Whether a device may be spoken of; counts a line.
-    pub(super) fn speaks(&mut self, now: Instant) -> bool {
-        self.keeps_to(LINES, now)
+/// How often something may happen: `MOST` times at once, and once more every `EACH`.
+#[derive(Debug, Default)]
+pub(super) struct Credit {
+    /// When all of it is there again.
+    whole: Option<Instant>,
+}
+
+impl Credit {
+    /// Uses one; if there is none, gives when there will be.
+    pub(super) fn take(&mut self, most: u32, each: Duration, now: Instant) -> Result<(), Instant> {
+        let whole = self.whole.map_or(now, |whole| whole.max(now)) + each;
+        match whole.checked_sub(each * most).filter(|due| *due > now) {
+            Some(due) => Err(due),
+            None => {
+                self.whole = Some(whole);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -154,5 +170,18 @@ mod tests {
         assert_eq!(spoken(&mut voice, Duration::ZERO), 10);
         assert_eq!(spoken(&mut voice, MINUTE / 2), 0);
         assert_eq!(spoken(&mut voice, MINUTE), 10);
+    }
+
+    #[test]
+    fn credit_comes_back_bit_by_bit() {
+        const EACH: Duration = Duration::from_secs(2);
+        let (mut credit, start) = (Credit::default(), Instant::now());
+        let mut taken = |at: u64| {
+            let now = start + Duration::from_secs(at);
+            (0..100).filter(|_| credit.take(5, EACH, now).is_ok()).count()
+        };
+        assert_eq!([0, 1, 2, 3, 4, 10, 1000].map(&mut taken), [5, 0, 1, 0, 1, 3, 5]);
+        let now = start + Duration::from_secs(1000);
+        assert_eq!(credit.take(5, EACH, now), Err(now + EACH));
     }
 }
