@@ -131,10 +131,7 @@ impl Host {
         self.connect_pciback()?;
         self.look()?;
         self.restart_due()?;
-        for vm in self.own_vms() {
-            // One VM that does not start is reported and does not keep the others from starting.
-            self.build(&vm.name);
-        }
+        self.build_all(&self.own_vms());
         info!(vms = self.control.domains()?.len(), "host-ready");
         Ok(())
     }

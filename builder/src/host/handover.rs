@@ -24,7 +24,8 @@ impl Host {
         let (old_domid, domid) = (DomId(old.domid), DomId(new.domid));
         let server = self.params.server(&old.name).context("The plan gives Builder no channel to it")?;
         let server = ServerVm { domid, ..server.clone() };
-        self.launch(&new, Life::New)?;
+        let begun = self.start(&new, Life::New)?;
+        self.wait_healthy(&begun)?;
         let page = channel_gref(&new, &new.name).0;
         let xenstore = self.xenstore.as_mut().context("XenStore-State is not there")?;
         if let Err(e) = xenstore.tell(Request::HandOver { domid: domid.0, page }) {

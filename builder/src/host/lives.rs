@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use ennead_channel::xenstore::Request;
-use ennead_launch::{Launcher, Lend, Life};
+use ennead_launch::{Launcher, Lend, Life, Started};
 use ennead_manifest::{Kind, RestartPolicy, Vm};
 use ennead_xen::{DomId, DomainInfo, DomainState, EventChannels, ShutdownReason};
 use tracing::{error, info, warn};
@@ -17,6 +17,14 @@ use crate::restarts::Next;
 const HELD: Duration = Duration::from_secs(2);
 /// How often is looked whether it is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A VM that runs and has not yet said that it is well.
+#[derive(Debug)]
+pub(super) struct Begun {
+    vm: Vm,
+    events: EventChannels,
+    started: Started,
+}
 
 impl Host {
     /// Looks at all domains: notes which are gone, and destroys those that stopped (what they had is free again then).
@@ -150,13 +158,35 @@ impl Host {
     }
 
     pub(super) fn build(&mut self, name: &str) {
-        match self.try_build(name) {
+        let begun = self.begin_build(name);
+        self.finish_build((name.to_owned(), begun));
+    }
+
+    /// Builds VMs side by side, since each boots for seconds, but for those that start after another of them.
+    pub(super) fn build_all(&mut self, vms: &[Vm]) {
+        let mut all: Vec<(String, anyhow::Result<Begun>)> = Vec::new();
+        for vm in vms {
+            if all.iter().any(|(name, _)| vm.after.contains(name)) {
+                all.drain(..).for_each(|one| self.finish_build(one));
+            }
+            all.push((vm.name.clone(), self.begin_build(&vm.name)));
+        }
+        all.into_iter().for_each(|one| self.finish_build(one));
+    }
+
+    fn finish_build(&mut self, (name, begun): (String, anyhow::Result<Begun>)) {
+        match begun.and_then(|begun| self.end_build(&begun)) {
             Ok((domid, memory_kib)) => info!(vm = %name, domid = domid.0, memory_kib, "healthy"),
             Err(e) => error!(vm = %name, cause = %format!("{e:#}"), "failed"),
         }
     }
 
     fn try_build(&mut self, name: &str) -> anyhow::Result<(DomId, u64)> {
+        let begun = self.begin_build(name)?;
+        self.end_build(&begun)
+    }
+
+    fn begin_build(&mut self, name: &str) -> anyhow::Result<Begun> {
         let vm = self.ledger.begin_build(name, self.me)?;
         let domid = DomId(vm.domid);
         if let Some(Err(missing)) = self.loans.get(&domid) {
@@ -164,18 +194,25 @@ impl Host {
             return Err(missing.clone().into());
         }
         let known = vm.xenstore.is_some() && self.restarts.is_pending(domid);
-        let result = self.launch(&vm, if known { Life::Again } else { Life::New });
-        self.ledger.end_build(domid, result.is_ok());
-        if result.is_err() {
-            self.reclaim(domid);
-        }
-        let memory_kib = result?;
+        let begun = self.start(&vm, if known { Life::Again } else { Life::New });
+        Ok(begun.inspect_err(|_| self.not_built(domid))?)
+    }
+
+    fn end_build(&mut self, begun: &Begun) -> anyhow::Result<(DomId, u64)> {
+        let Started { domid, memory_kib, .. } = begun.started;
+        self.wait_healthy(begun).inspect_err(|_| self.not_built(domid))?;
+        self.ledger.end_build(domid, true);
         self.restarts.healthy(domid, Instant::now());
-        self.attach(&vm)?;
+        self.attach(&begun.vm)?;
         Ok((domid, memory_kib))
     }
 
-    pub(super) fn launch(&mut self, vm: &Vm, life: Life) -> Result<u64, ennead_launch::Error> {
+    fn not_built(&mut self, domid: DomId) {
+        self.ledger.end_build(domid, false);
+        self.reclaim(domid);
+    }
+
+    pub(super) fn start(&mut self, vm: &Vm, life: Life) -> Result<Begun, ennead_launch::Error> {
         let domid = DomId(vm.domid);
         // Its own set of ports, so that waiting for a report swallows no other event.
         let events = EventChannels::open().map_err(|source| ennead_launch::Error::Xen { domid, source })?;
@@ -195,8 +232,19 @@ impl Host {
         };
         let started = launcher.start(vm, life)?;
         info!(vm = %vm.name, domid = domid.0, memory_kib = started.memory_kib, "built");
-        launcher.wait_healthy(&started)?;
-        Ok(started.memory_kib)
+        Ok(Begun { vm: vm.clone(), events, started })
+    }
+
+    pub(super) fn wait_healthy(&mut self, begun: &Begun) -> Result<(), ennead_launch::Error> {
+        let mut launcher = Launcher {
+            control: &self.control,
+            events: &begun.events,
+            store: &self.store,
+            me: self.me,
+            xenstore: self.xenstore.as_mut().filter(|_| begun.vm.kind != Kind::XenstoreState),
+            devices: None,
+        };
+        launcher.wait_healthy(&begun.started)
     }
 
     pub(super) fn destroy(&mut self, name: &str) -> anyhow::Result<()> {
