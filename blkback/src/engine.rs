@@ -19,9 +19,8 @@ use crate::protocol::{
 };
 use crate::storage::Storage;
 
-/// Pages of memory for a ring's I/O. The largest request needs [`MAX_SEGMENTS`].
-pub const BUFFER_PAGES: usize = 512;
-const _: () = assert!(BUFFER_PAGES >= MAX_SEGMENTS);
+/// Pages of memory for a ring's I/O: what the largest request needs, eight of the largest of Linux's.
+pub const BUFFER_PAGES: usize = MAX_SEGMENTS;
 
 /// The frontend must be disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -18,6 +18,9 @@ use crate::engine::{BUFFER_PAGES, Broken, Engine};
 use crate::protocol::{Limits, Refusal, SLOT_32, SLOT_64};
 use crate::storage::Disk;
 
+/// Bytes that a ring takes at most: its I/O's, and what its thread, Linux and Xen need for it.
+pub const MEMORY: usize = BUFFER_PAGES * ennead_xen::PAGE_SIZE + (128 << 10);
+
 /// Events in a row that had nothing to tell, after which the frontend's next ones are taken more slowly.
 const PATIENCE: u32 = 16;
 /// How long such a frontend's events wait.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use ennead_backend::budget::{Budget, Share};
 use ennead_backend::device::{Backend, Device, Failure, NewNodes, Nodes, Reporter, number, text};
 use ennead_volumes::Name;
 use ennead_xen::{GrantRef, Port};
@@ -27,6 +28,7 @@ pub struct Vbds {
     volumes: Vec<Volume>,
     files: Option<Files>,
     queues: u32,
+    budget: Budget,
     /// Those that are served.
     loans: Vec<Weak<Loan>>,
 }
@@ -42,18 +44,20 @@ struct Loan {
 /// A virtual disk that is served.
 #[derive(Debug)]
 pub struct Vbd {
-    // First its rings end, then another may have the volume.
+    // First its rings end, then others may have their memory and the volume.
     queues: Vec<Queue>,
+    _share: Share,
     _loan: Arc<Loan>,
 }
 
 impl Vbds {
-    /// Lends these volumes, and those that are files; a disk has up to one ring for each of `cpus`.
+    /// Lends these volumes, and those that are files; a disk has up to one ring for each of `cpus`, as long as there is memory.
     #[must_use]
-    pub fn new(volumes: Vec<Volume>, files: Option<Files>, cpus: usize) -> Self {
+    pub fn new(volumes: Vec<Volume>, files: Option<Files>, cpus: usize, budget: Budget) -> Self {
         Self {
             volumes,
             files,
+            budget,
             queues: u32::try_from(cpus).unwrap_or(MAX_QUEUES).clamp(1, MAX_QUEUES),
             loans: Vec::new(),
         }
@@ -151,6 +155,7 @@ impl Backend for Vbds {
             writable,
             discard: volume.discard.is_some(),
         };
+        let share = self.budget.take(places.len()).map_err(Failure::NotYet)?;
         let file = volume.open(writable);
         let file = Arc::new(file.map_err(|e| Failure::NotYet(format!("volume {:?}: {e}", volume.name)))?);
         let start = |place: &Place| Queue::start(place, Arc::clone(&file), limits, reporter.clone());
@@ -171,7 +176,7 @@ impl Backend for Vbds {
             ("physical-sector-size", volume.physical_block.to_string()),
             ("info", info.to_string()),
         ]);
-        Ok((Vbd { queues, _loan: loan }, nodes))
+        Ok((Vbd { queues, _share: share, _loan: loan }, nodes))
     }
 
     fn refresh(&mut self, device: Device, own: &mut dyn Nodes, served: &Vbd) -> Result<NewNodes, Failure> {

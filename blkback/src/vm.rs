@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use ennead_backend::budget::Budget;
 use ennead_backend::device::Driver;
 use ennead_runtime::{Runtime, Sandbox};
 use ennead_volumes::UNIT;
@@ -15,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::files::{FOLDER, LABEL};
 use crate::keeper::Keeper;
+use crate::queue;
 use crate::vbd::{Vbds, lent};
 use crate::volumes::{SYS, Volume, disks, is_ready, mount, volumes};
 
@@ -60,8 +62,10 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
         sandbox = sandbox.keep_tree(FOLDER);
     }
     let cpus = thread::available_parallelism().map_or(1, Into::into);
+    let budget = Budget::of_this_vm(queue::MEMORY).context("Cannot see what memory there is")?;
+    let rings = budget.left();
     sandbox.enter().context("Cannot drop privileges")?;
-    let vbds = Vbds::new(volumes, files.clone(), cpus);
+    let vbds = Vbds::new(volumes, files.clone(), cpus, budget);
     let driver = Driver::start(store, vbds).context("Cannot find the devices")?;
     let changes = Some(driver.changes());
     let keep = move || {
@@ -70,7 +74,7 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     };
     thread::Builder::new().name("volumes".to_owned()).spawn(keep).context("Cannot start a thread")?;
     runtime.health.report()?;
-    info!(served = driver.served().count(), "ready");
+    info!(served = driver.served().count(), rings, "ready");
     Ok(driver.run()?)
 }
 

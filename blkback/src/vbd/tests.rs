@@ -73,7 +73,7 @@ fn vbds() -> Vbds {
         read_only,
         discard: Some(4096),
     };
-    Vbds::new(vec![volume("nvme0n1", false), volume("label:cd", true)], None, 3)
+    Vbds::new(vec![volume("nvme0n1", false), volume("label:cd", true)], None, 3, Budget::new(8))
 }
 
 fn offered(nodes: &[(&str, &str)]) -> Result<BTreeMap<String, String>, Failure> {

@@ -3,10 +3,12 @@
 //!
 //! - [`ring`]: the backend's end of a shared ring, whose responses survive the backend.
 //! - [`device`]: the handshake with the frontends over XenStore.
+//! - [`budget`]: how many rings there is memory for.
 //! - [`memory`]: bytes in and out of a guest's pages, without mapping them.
 
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod device;
 pub mod memory;
 pub mod ring;
