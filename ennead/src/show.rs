@@ -157,6 +157,10 @@ pub(crate) fn event(event: &Event) -> String {
         What::Restarting { pause_ms } => format!("is built again in {pause_ms} ms"),
         What::Restarted => "has been built again".to_owned(),
         What::RestartFailed { message } => format!("cannot be built again: {message}"),
+        What::NotStarted { message, pause_ms: Some(ms) } => {
+            format!("does not start with the host: {message}; again in {} s", ms / 1000)
+        }
+        What::NotStarted { message, pause_ms: None } => format!("does not start with the host: {message}"),
         What::DiskAttached { vdev } => format!("has been given the disk {vdev}"),
         What::DiskDetached { vdev } => format!("does not have the disk {vdev} any more"),
         What::Destroyed => "destroyed".to_owned(),

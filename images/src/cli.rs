@@ -222,9 +222,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A report on a manifest speaks for itself; anything else is one error with its causes.
-fn said(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<ennead_manifest::Report>() {
+/// A report on a manifest or a guest's configuration speaks for itself; anything else is one error with its causes.
+pub(crate) fn said(error: &anyhow::Error) -> String {
+    if let Some(report) = error.downcast_ref::<ennead_manifest::Report>() {
+        return report.to_string();
+    }
+    match error.downcast_ref::<ennead_guest::Report>() {
         Some(report) => report.to_string(),
         None => format!("error: {error:#}"),
     }

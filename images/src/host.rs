@@ -140,6 +140,8 @@ pub fn build_with(
         let endpoint = certificate::endpoint(cache, plan, vm)?;
         let endpoint = endpoint.map(|endpoint| serde_json::to_vec(&endpoint)).transpose()?;
         extras.extend(endpoint.as_ref().map(|content| Extra { name: ENDPOINT, content }));
+        let guests = vm.tenant.as_ref().map(|tenant| manifest.guests.files(tenant)).transpose()?;
+        extras.extend(guests.iter().flatten().map(|(name, content)| Extra { name, content }));
         let files = options.files.get(&vm.program).into_iter().flatten();
         extras.extend(files.map(|(name, content)| Extra { name, content }));
         if let Entry::Vacant(place) = ramdisks.entry(vm.ramdisk_image()) {

@@ -4,6 +4,7 @@
 
 pub mod backends;
 pub mod bench;
+pub mod boot_guests;
 pub mod cache;
 pub mod certificate;
 pub mod classic;

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use ennead_manifest::{BootPlan, Image, Iommu, Kind, Plan, Vm};
 
+use crate::boot_guests::BootGuests;
 use crate::cache::sha256;
 use crate::xen::read;
 
@@ -16,6 +17,8 @@ pub struct Checked {
     pub text: String,
     /// What it means.
     pub plan: Plan,
+    /// The guests that start with the host.
+    pub guests: BootGuests,
 }
 
 /// Reads and checks a manifest.
@@ -26,13 +29,14 @@ pub fn check(file: &Path) -> Result<Checked> {
     check_text(file, read(file)?)
 }
 
-/// Checks a manifest's text; `file` is its name in messages.
+/// Checks a manifest's text; `file` is its name in messages, and where the paths in it begin.
 ///
 /// # Errors
-/// Every mistake in it, with file, line and remedy.
+/// Every mistake in it, with file, line and remedy; then those in the configurations of its guests.
 pub fn check_text(file: &Path, text: String) -> Result<Checked> {
     let plan = ennead_manifest::check(&file.display().to_string(), &text)?;
-    Ok(Checked { text, plan })
+    let guests = BootGuests::read(file, &text, &plan)?;
+    Ok(Checked { text, plan, guests })
 }
 
 /// The bootstrapper of a plan.

@@ -119,7 +119,8 @@ impl Settings {
             Accel::Counted => "tcg,thread=single",
             _ => "tcg,thread=multi",
         };
-        let cpu = if kvm { "host" } else { "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+x2apic" };
+        let cpu =
+            if kvm { "host" } else { "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+x2apic,+rdrand" };
         // After OVMF, QEMU emulates two processors five to ten times slower than one (7.2; it keeps looking for translated
         // code of OVMF's in memory that is long used for something else).
         let processors = if self.firmware == Firmware::Uefi && !kvm { "1" } else { "2" };

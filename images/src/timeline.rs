@@ -94,6 +94,7 @@ fn in_plain_words(milestone: &Milestone) -> Option<String> {
         ("pciback", "published") => format!("pciback has published controllers: {}", value("count")),
         ("pciback", "controllers") => format!("pciback has found controllers: {}", value("count")),
         ("pciback", "sealed") => "pciback has dropped what it needed only to start".to_owned(),
+        (_, "guests-started") => format!("{vm} has created its guests: {}", value("count")),
         ("pciback", "power-off") => "pciback switches the host off".to_owned(),
         ("pciback", "reboot") => "pciback restarts the host".to_owned(),
         (_, "started") => format!("{vm} runs"),

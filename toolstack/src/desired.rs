@@ -24,7 +24,7 @@ pub struct Record {
     pub ramdisk: Option<Sha256>,
     /// Its UUID, which stays over reboots.
     pub uuid: String,
-    /// The operator's key of the request that created it.
+    /// The key of the request that created it: its operator's, or [`boot_key`].
     pub key: Option<String>,
     /// Where it is in its life.
     pub phase: Phase,
@@ -34,7 +34,19 @@ pub struct Record {
     pub short_lives: u32,
 }
 
+/// The key of the request that a toolstack makes for a guest that starts with the host. With its space it is no operator's.
+#[must_use]
+pub fn boot_key(name: &str) -> String {
+    format!("boot {name}")
+}
+
 impl Record {
+    /// Whether it was created because it starts with the host.
+    #[must_use]
+    pub fn is_of_boot(&self) -> bool {
+        self.key.as_ref() == Some(&boot_key(&self.config.name))
+    }
+
     /// All images that it is made of.
     pub fn images(&self) -> impl Iterator<Item = Sha256> {
         self.kernel.into_iter().chain(self.ramdisk)
@@ -193,6 +205,24 @@ mod tests {
         assert_eq!(found(&Phase::Creating, domain(1024, State::Paused)), Found::Remove);
         assert_eq!(found(&Phase::Ending, None), Found::Remove);
         assert!(matches!(found(&Phase::Restarting, domain(9, State::Building)), Found::Stop(_)));
+    }
+
+    #[test]
+    fn a_guest_of_boot_is_known_by_its_key() {
+        let record = |key: Option<String>| Record {
+            config: config(""),
+            kernel: None,
+            ramdisk: None,
+            uuid: String::new(),
+            key,
+            phase: Phase::Creating,
+            restarts: 0,
+            short_lives: 0,
+        };
+        assert!(record(Some(boot_key("a"))).is_of_boot());
+        for other in [None, Some(String::new()), Some(boot_key("b")), Some("boot-a".to_owned())] {
+            assert!(!record(other).is_of_boot());
+        }
     }
 
     #[test]

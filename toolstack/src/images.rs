@@ -54,6 +54,8 @@ pub struct Images {
     coming: Rc<Cell<usize>>,
     clock: u64,
     loaders: Loaders,
+    /// Those of guests that start with the host.
+    own: BTreeMap<Sha256, Rc<Vec<u8>>>,
 }
 
 #[derive(Debug)]
@@ -63,10 +65,15 @@ struct Image {
 }
 
 impl Images {
-    /// Room for this many bytes. The boot loaders are always there and do not count.
+    /// Room for this many bytes. The boot loaders are always there and do not count, nor does what is [added](Self::add_own).
     #[must_use]
     pub fn new(limit: usize, loaders: Loaders) -> Self {
-        Self { limit, kept: BTreeMap::new(), coming: Rc::default(), clock: 0, loaders }
+        Self { limit, kept: BTreeMap::new(), coming: Rc::default(), clock: 0, loaders, own: BTreeMap::new() }
+    }
+
+    /// Adds an image that came with this VM, and stays as long.
+    pub fn add_own(&mut self, id: Sha256, bytes: Rc<Vec<u8>>) {
+        self.own.insert(id, bytes);
     }
 
     /// What boots guests of this kind from their disks.
@@ -96,17 +103,21 @@ impl Images {
 
     /// All images and their lengths.
     pub fn list(&self) -> impl Iterator<Item = (Sha256, usize)> {
-        self.kept.iter().map(|(id, image)| (*id, image.bytes.len()))
+        let kept = self.kept.iter().map(|(id, image)| (*id, image.bytes.len()));
+        self.own.iter().map(|(id, bytes)| (*id, bytes.len())).chain(kept)
     }
 
     /// Whether it is there.
     #[must_use]
     pub fn has(&self, id: Sha256) -> bool {
-        self.kept.contains_key(&id)
+        self.kept.contains_key(&id) || self.own.contains_key(&id)
     }
 
     /// An image; it counts as used now.
     pub fn get(&mut self, id: Sha256) -> Option<Rc<Vec<u8>>> {
+        if let Some(bytes) = self.own.get(&id) {
+            return Some(Rc::clone(bytes));
+        }
         self.clock = self.clock.saturating_add(1);
         let image = self.kept.get_mut(&id)?;
         image.used = self.clock;

@@ -5,6 +5,7 @@
 //! | `desired` | what is wanted of each guest, what follows from what it does |
 //! | `tree`, `devices` | what stands in XenStore for a guest, and for its disks and NICs |
 //! | `kernel`, `images`, `loader` | kernels read in parts; kernels and ramdisks in memory; what boots guests from their disks |
+//! | `boot` | the guests that start with the host |
 //! | `console` | the guests' consoles, in a process of their own |
 //! | `builder`, `xenstore`, `line` | the ways to Builder, XenStore and the operator |
 //! | `manager` | the guests' lives |
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bell;
+pub mod boot;
 pub mod builder;
 pub mod console;
 pub mod desired;

@@ -3,6 +3,7 @@
 //! One operation at a time on each guest ([`Locks`]), one building at a time in all, since Builder has no more. Operations are
 //! tasks of their own: an operator who does not wait for the end does not cut them short.
 
+mod boot;
 mod build;
 mod disks;
 mod find;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use ennead_api::Endpoint;
+use ennead_api::{CreateGuest, Endpoint};
 use ennead_channel::proto::{decode, encode};
 use ennead_channel::{Client, Line as LineProtocol, MAX_MESSAGE};
 use ennead_runtime::boot::ServerVm;
@@ -29,7 +29,7 @@ use crate::loader::Loaders;
 use crate::manager::{Manager, Peers};
 use crate::network::Network;
 use crate::xenstore::Store;
-use crate::{drain, http, line::Ends, tls};
+use crate::{boot, drain, http, line::Ends, tls};
 
 /// Names of the VMs that a toolstack talks to.
 const BUILDER: &str = "builder";
@@ -48,6 +48,7 @@ struct Opened {
     line: Option<(Client<LineProtocol>, EventChannels)>,
     console: UnixDatagram,
     images: Images,
+    guests: Vec<CreateGuest>,
     endpoint: Option<Endpoint>,
 }
 
@@ -67,7 +68,8 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     let (store, wishes) = (XenStore::open(PATIENCE)?, XenStore::open(PATIENCE)?);
     let endpoint = endpoint()?;
     let loaders = Loaders::take(Path::new("/")).context("Cannot read the boot loaders")?;
-    let images = Images::new(Images::limit_for(available_memory()?), loaders);
+    let mut images = Images::new(Images::limit_for(available_memory()?), loaders);
+    let guests = boot::take(Path::new("/"), &mut images)?;
     info!(image_kib = images.limit() / 1024, "memory");
     seal(&console)?;
     // The console process goes on to open its device, whose node is in the same /dev.
@@ -78,7 +80,7 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     }
     sandbox.enter().context("Cannot drop privileges")?;
     watch(child)?;
-    let opened = Opened { params, health, offered, store, wishes, line, console, images, endpoint };
+    let opened = Opened { params, health, offered, store, wishes, line, console, images, guests, endpoint };
     let tokio = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     LocalSet::new().block_on(&tokio, serve(opened))
 }
@@ -136,7 +138,7 @@ fn available_memory() -> anyhow::Result<usize> {
 }
 
 async fn serve(opened: Opened) -> anyhow::Result<Infallible> {
-    let Opened { params, health, offered, store, wishes, line, console, images, endpoint } = opened;
+    let Opened { params, health, offered, store, wishes, line, console, images, guests, endpoint } = opened;
     let (store, wish) = (Store::start(store)?, drain::watch(wishes)?);
     let (console, consoles) = client::over(console)?;
     let mut consoles = tokio::task::spawn_local(consoles);
@@ -157,6 +159,7 @@ async fn serve(opened: Opened) -> anyhow::Result<Infallible> {
         async move { drain::serve(wish, &manager.work).await }
     });
     manager.find().await.context("Cannot find the guests")?;
+    tokio::task::spawn_local(Rc::clone(&manager).start_with_host(guests));
     let (operators, ends) = line::line();
     let (connections, operating) = ennead_line::serve(operators);
     tokio::task::spawn_local(operating);

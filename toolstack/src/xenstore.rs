@@ -14,6 +14,8 @@ use crate::tree::{Node, home};
 
 /// Where records are, below the toolstack's own directory.
 const RECORDS: &str = "guests";
+/// Marks of guests that have been started with the host, there as well.
+const STARTED: &str = "started";
 /// Bytes of a record in one node: with room to spare below what State lets a service VM's node have.
 const PART: usize = 1900;
 
@@ -180,13 +182,37 @@ impl Store {
         .await
     }
 
-    /// Forgets a guest's record.
+    /// Forgets a guest's record. One that was started with the host is marked at the same moment.
+    ///
+    /// # Errors
+    /// XenStore's; nothing is changed then.
+    pub async fn forget(&self, name: &str, started: bool) -> Result<(), Error> {
+        let (directory, mark) = (record_path(name), started.then(|| started_path(name)));
+        self.run(move |xenstore| match mark {
+            None => xenstore.rm(&directory),
+            Some(mark) => xenstore.transaction(|t| {
+                t.rm(&directory)?;
+                t.write(&mark, b"")
+            }),
+        })
+        .await
+    }
+
+    /// Marks a guest that has been started with the host.
     ///
     /// # Errors
     /// XenStore's.
-    pub async fn forget(&self, name: &str) -> Result<(), Error> {
-        let directory = record_path(name);
-        self.run(move |xenstore| xenstore.rm(&directory)).await
+    pub async fn mark_started(&self, name: &str) -> Result<(), Error> {
+        let mark = started_path(name);
+        self.run(move |xenstore| xenstore.write(&mark, b"")).await
+    }
+
+    /// Whether it is marked.
+    ///
+    /// # Errors
+    /// XenStore's.
+    pub async fn has_started(&self, name: &str) -> Result<bool, Error> {
+        Ok(self.value(started_path(name)).await?.is_some())
     }
 
     /// All records, and the names of their guests.
@@ -219,7 +245,15 @@ impl Store {
     }
 }
 
-/// A name may have a `.`, a path in XenStore may not; with `@` it is the other way round.
 fn record_path(name: &str) -> String {
-    format!("{RECORDS}/{}", name.replace('.', "@"))
+    format!("{RECORDS}/{}", node_name(name))
+}
+
+fn started_path(name: &str) -> String {
+    format!("{STARTED}/{}", node_name(name))
+}
+
+/// A name may have a `.`, a path in XenStore may not; with `@` it is the other way round.
+fn node_name(name: &str) -> String {
+    name.replace('.', "@")
 }

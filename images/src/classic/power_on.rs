@@ -6,10 +6,8 @@
 //! | | Ours | Classic |
 //! |---|---|---|
 //! | host ready | Builder says `host-ready` | xenstored and xenconsoled run, so `xl` can be used |
-//! | guest created | `ennead create` has ended, which an operator starts as soon as the host is ready | `xl create` has ended, which `xendomains` starts |
+//! | guest created | the toolstack has created the guests of the manifest | `xl create` has ended, which `xendomains` starts |
 //! | login | `ennead logs` shows the guest's prompt, looked at five times a second | `xl console` shows it |
-//!
-//! Nothing on our host creates guests by itself yet, so ours has the operator's way in it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -24,7 +22,8 @@ use crate::operator::Operator;
 use crate::progress::Progress;
 use crate::qemu::{Machine, Settings};
 use crate::session::{PATIENCE, Session};
-use crate::{disk, host as our_host, program, relay, timeline};
+use crate::xen::read;
+use crate::{disk, host as our_host, plan, program, relay, timeline};
 
 /// How many times faster than Debian's Dom0 we must be.
 const FACTOR: f64 = 1.5;
@@ -66,7 +65,8 @@ pub fn run(
     rounds: u32,
 ) -> Result<Comparison> {
     let dom0 = debian::dom0(cache, progress)?;
-    let host = our_host::build(cache, progress, options)?;
+    let options = with_guest(options)?;
+    let host = our_host::build(cache, progress, &options)?;
     let program = program::cli(cache, progress)?;
     let folder = cache.temporary("power-on")?;
     let iso = folder.path().join("ours.iso");
@@ -92,6 +92,20 @@ pub fn run(
     Ok(comparison)
 }
 
+/// The host of a manifest, and the guest starts with it.
+fn with_guest(options: &our_host::Options) -> Result<our_host::Options> {
+    let text = match &options.text {
+        Some(text) => text.clone(),
+        None => read(&options.manifest)?,
+    };
+    let checked = plan::check_text(&options.manifest, text)?;
+    let tenant = &checked.plan.tenants.first().context("The manifest has no tenant")?.name;
+    let (name, config) = (first_guest::NAME, first_guest::configuration());
+    let section =
+        format!("\n[guest.{name}]\ntenant = \"{tenant}\"\nconfig = {:?}\n", config.display().to_string());
+    Ok(our_host::Options { text: Some(checked.text + &section), ..options.clone() })
+}
+
 /// With this disk, which is made if it is not there, and a network.
 fn equipped(machine: &Settings, cache: &Cache, disk: &Path) -> Result<Settings> {
     let mut machine = machine.clone();
@@ -101,14 +115,12 @@ fn equipped(machine: &Settings, cache: &Cache, disk: &Path) -> Result<Settings> 
 
 fn boot_ours(machine: &Settings, program: &Path) -> Result<Boot> {
     let mut session = Session::start(machine, false)?;
-    let started = session.machine.started();
     let toolstack = machine.lines.first().context("The manifest has no toolstack")?;
     let operator = Operator { program: PathBuf::from(program), reach: session.operator(toolstack)? };
     let ready = session.until_ready()?;
-    operator.ask(&["create", &first_guest::configuration().display().to_string()])?;
-    let created = started.elapsed();
+    let (created, _) = session.wait("the guest", PATIENCE, |m| m.is(toolstack, "guests-started"))?;
     operator.wait_for(first_guest::NAME, first_guest::PROMPT, 1, first_guest::PATIENCE)?;
-    let login = started.elapsed();
+    let login = session.machine.started().elapsed();
     let xen = session.timeline.xen().context("Xen has not said its first line")?;
     Ok(Boot { xen, ready, created, login })
 }

@@ -28,6 +28,9 @@ const SLACK_KIB: u64 = 1024;
 /// The toolstack's VM in the shipped manifest.
 const TOOLSTACK: &str = "toolstack";
 
+/// The guest that starts with the host.
+const EARLY: &str = "early";
+
 /// Guests that are created, one after the other, in the long scenario.
 const CYCLES: u32 = 200;
 
@@ -44,8 +47,10 @@ impl Stage {
         let folder = setup.cache.temporary(name)?;
         configurations(setup, folder.path())?;
         let text = crate::xen::read(&setup.build.manifest)?;
+        let text = text.replacen("memory-mib = 1024", &format!("memory-mib = {MEMORY_MIB}"), 1);
+        let small = folder.path().join("small.toml").display().to_string();
         let host =
-            setup.host_of(text.replacen("memory-mib = 1024", &format!("memory-mib = {MEMORY_MIB}"), 1))?;
+            setup.host_of(format!("{text}\n[guest.{EARLY}]\ntenant = \"main\"\nconfig = {small:?}\n"))?;
         let (machine, mut settings) = setup.changed_machine(&host, name)?;
         settings.memory_mib = MEMORY_MIB;
         let mut session = Session::start(&settings, report.show)?;
@@ -93,6 +98,7 @@ pub(super) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let files = ["pvh.toml", "pv.cfg", "small.toml"].map(|name| stage.file(name));
     let [pvh, pv, small] = files.each_ref().map(PathBuf::as_path);
     let Stage { session, operator, .. } = &mut stage;
+    report.check("a guest of the manifest starts without an operator", started_with_host(session, operator));
     report.check("`ennead host` shows the service VMs", services(operator));
     for (name, file) in [("pvh", pvh), ("pv", pv)] {
         life(report, session, operator, name, file);
@@ -181,6 +187,15 @@ fn unless_dropped(session: &mut Session, does: &dyn Fn(&mut Session) -> Result<S
 pub(super) fn drops(session: &mut Session) -> usize {
     session.idle(Duration::ZERO);
     session.machine.lines().iter().filter(|line| line.text.contains("Triple fault")).count()
+}
+
+/// It runs, and is destroyed: it does not come back when the toolstack does.
+fn started_with_host(session: &mut Session, operator: &Operator) -> Result<String> {
+    let (at, _) = session.wait("the manifest's guest", PATIENCE, |m| m.is(TOOLSTACK, "guests-started"))?;
+    operator.wait_for(EARLY, "guest-ready", 1, PATIENCE)?;
+    operator.ask(&["destroy", EARLY])?;
+    gone(operator, EARLY)?;
+    Ok(format!("created {at:.1?} after power-on"))
 }
 
 fn services(operator: &Operator) -> Result<String> {
@@ -345,6 +360,8 @@ fn restarted(session: &mut Session, operator: &Operator, file: &Path) -> Result<
     let now = operator.domid("stays")?;
     anyhow::ensure!(now == before, "domid {now}, before {before}");
     operator.type_at("stays", "echo $((70+7))-still", "77-still", PATIENCE)?;
+    let guests = operator.guests()?;
+    anyhow::ensure!(guests.len() == 1, "what was destroyed has come back: {guests:?}");
     operator.ask(&["destroy", "stays"])?;
     operator.wait_until("it is gone", PATIENCE, <[_]>::is_empty)?;
     Ok(format!("back after {back:.1?}"))

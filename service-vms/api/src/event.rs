@@ -57,6 +57,13 @@ pub enum What {
         /// Why.
         message: String,
     },
+    /// It is to start with the host, and could not be created.
+    NotStarted {
+        /// Why.
+        message: String,
+        /// Milliseconds until that is tried again; `None` if it is not.
+        pause_ms: Option<u64>,
+    },
     /// It has been given a disk.
     DiskAttached {
         /// Which.

@@ -23,6 +23,15 @@ pub struct CreateGuest {
     pub paused: bool,
 }
 
+/// Name of the file, in a toolstack's ramdisk, with the guests that start with the host: a list of [`CreateGuest`] as JSON.
+pub const BOOT_GUESTS: &str = "guests.json";
+
+/// Name of the file, beside [`BOOT_GUESTS`], with an image that one of them is made of.
+#[must_use]
+pub fn boot_image(id: Sha256) -> String {
+    format!("image.{id}")
+}
+
 /// A guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

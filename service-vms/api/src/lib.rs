@@ -18,7 +18,7 @@ mod volume;
 pub use client::{Address, BadProfile, Client, Console, Error, Events, NotAnAddress, Uploaded};
 pub use error::{ApiError, ErrorBody, ErrorKind};
 pub use event::{Event, What};
-pub use guest::{Action, CreateGuest, Guest, GuestInfo, Shutdown, State, UsedImage};
+pub use guest::{Action, BOOT_GUESTS, CreateGuest, Guest, GuestInfo, Shutdown, State, UsedImage, boot_image};
 pub use host::{Host, Resources, Service};
 pub use image::{Image, Images, NotADigest, Sha256};
 pub use profile::{ENDPOINT, Endpoint, Profile};

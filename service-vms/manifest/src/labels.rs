@@ -85,10 +85,10 @@ impl Vm {
         format!("{}.kernel", self.kernel)
     }
 
-    /// Name of its ramdisk's image. One with a network has keys in it: it is no other VM's.
+    /// Name of its ramdisk's image. A tenant's toolstack has keys and guests of its own in it: it is no other VM's.
     #[must_use]
     pub fn ramdisk_image(&self) -> String {
-        let own = self.network.as_ref().map(|_| format!("{}.", self.name)).unwrap_or_default();
+        let own = self.tenant.as_ref().map(|_| format!("{}.", self.name)).unwrap_or_default();
         format!("{own}{}.ramdisk", self.program)
     }
 }

@@ -53,6 +53,19 @@ pub struct Report {
 
 impl std::error::Error for Report {}
 
+impl Report {
+    /// A report of mistakes that are found only in files that the manifest names: each at a line of the manifest, from 1, with message
+    /// and remedy.
+    #[must_use]
+    pub fn at_lines(file: &str, source: &str, mistakes: Vec<(u32, String, String)>) -> Self {
+        let mut errors = Errors::new(source);
+        for (line, message, help) in mistakes {
+            errors.at(errors.line_span(line), message, help);
+        }
+        errors.into_report(file)
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<&str> = self.source.lines().collect();
@@ -147,6 +160,14 @@ impl<'s> Errors<'s> {
     /// Line of a byte, from 1.
     pub(crate) fn line(&self, at: usize) -> u32 {
         u32::try_from(self.line_starts.partition_point(|start| *start <= at)).unwrap_or(u32::MAX)
+    }
+
+    /// A line, from 1, without its end.
+    fn line_span(&self, line: u32) -> Span {
+        let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
+        let start = self.line_starts.get(index).copied().unwrap_or(self.source.len());
+        let text = self.source.get(start..).and_then(|rest| rest.lines().next()).unwrap_or("");
+        Span { start, end: start + text.len() }
     }
 
     pub(crate) fn into_report(mut self, file: &str) -> Report {

@@ -205,8 +205,10 @@ impl Manager {
 
     /// Forgets a guest that has no domain.
     pub(super) async fn forget(&self, name: &str, console: u32) {
-        self.guests.borrow_mut().remove(name);
-        if let Err(e) = self.peers.store.forget(name).await {
+        let known = self.guests.borrow_mut().remove(name);
+        let started =
+            known.is_some_and(|guest| guest.record.is_of_boot() && guest.record.phase != Phase::Creating);
+        if let Err(e) = self.peers.store.forget(name, started).await {
             warn!(guest = name, cause = %e, "record-left");
         }
         if let Err(e) = self.peers.console.forget(console).await {

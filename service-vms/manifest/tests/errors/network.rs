@@ -47,7 +47,7 @@ fn a_network_that_is_right() {
     // Its keys are in its ramdisk, which is no other toolstack's.
     assert_eq!(vm.ramdisk_image(), "toolstack-acme.toolstack.ramdisk");
     let other = plan.vm("toolstack-beta").expect("it is there");
-    assert_eq!(other.ramdisk_image(), "toolstack.ramdisk");
+    assert_eq!(other.ramdisk_image(), "toolstack-beta.toolstack.ramdisk");
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub(crate) struct World {
     toolstack: Option<Vec<JoinHandle<()>>>,
     manager: Option<Rc<Manager>>,
     pub(crate) client: Client,
+    /// Guests that start with the host, and their images.
+    pub(crate) boot: (Vec<CreateGuest>, Vec<Vec<u8>>),
     socket: PathBuf,
 }
 
@@ -76,7 +78,8 @@ impl World {
         let client = Client::new(format!("unix:{}", socket.display()).parse().unwrap());
         let (xenstore, guests) = (XenStore::start(), Guests::default());
         let host = Rc::new(RefCell::new(Host::new(xenstore.clone(), guests.clone())));
-        let mut world = Self { host, xenstore, guests, toolstack: None, manager: None, client, socket };
+        let boot = (Vec::new(), Vec::new());
+        let mut world = Self { host, xenstore, guests, toolstack: None, manager: None, client, boot, socket };
         world.start().await;
         world
     }
@@ -100,8 +103,13 @@ impl World {
         assert_eq!(domid, TOOLSTACK);
         let backends = backends();
         let peers = Peers { builder, store, console, backends };
-        let manager = Manager::new("toolstack".into(), domid, limits, Images::new(IMAGES, loaders()), peers);
+        let mut images = Images::new(IMAGES, loaders());
+        for image in &self.boot.1 {
+            images.add_own(sha256(image), Rc::new(image.clone()));
+        }
+        let manager = Manager::new("toolstack".into(), domid, limits, images, peers);
         manager.find().await.unwrap();
+        tasks.push(tokio::task::spawn_local(Rc::clone(&manager).start_with_host(self.boot.0.clone())));
         self.manager = Some(Rc::clone(&manager));
         let (accepted, connections) = mpsc::channel(4);
         let serving = http::serve(Rc::clone(&manager), connections);
@@ -146,7 +154,7 @@ impl World {
 
     /// Uploads an image.
     pub(crate) async fn upload(&self, image: &[u8]) -> Sha256 {
-        let sha256 = Sha256(sha2::Sha256::digest(image).into());
+        let sha256 = sha256(image);
         self.client.upload(&sha256, image.to_vec().into(), |_| {}).await.unwrap();
         sha256
     }
@@ -210,6 +218,10 @@ impl Drop for World {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.socket);
     }
+}
+
+pub(crate) fn sha256(image: &[u8]) -> Sha256 {
+    Sha256(sha2::Sha256::digest(image).into())
 }
 
 /// Why the host says no.
