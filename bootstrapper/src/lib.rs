@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use ennead_launch::{Launcher, Life, Store, XenStore, channel_gref};
+use ennead_launch::{Launcher, Life, Started, Store, XenStore, channel_gref};
 use ennead_manifest::{Kind, Plan, Vm};
 use ennead_runtime::boot::ServerVm;
 use ennead_xen::{Control, DomId, EventChannels, ShutdownReason};
@@ -34,47 +34,86 @@ pub fn verify(dir: &Path) -> anyhow::Result<Store> {
     }
 }
 
-/// Builds the VMs that the plan gives to the bootstrapper, in order, each after the one before is healthy.
+/// Builds the VMs that the plan gives to the bootstrapper, in order, each when those that it comes after are healthy: others boot
+/// side by side.
 ///
 /// # Errors
 /// When one does not start; nothing that was built is left then, and if Xen already has a new hardware domain the host is
 /// being stopped through it.
 pub fn build(store: &Store) -> anyhow::Result<()> {
     let control = Control::open().context("Cannot open Xen's control interface")?;
-    let events = EventChannels::open().context("Cannot open the event channels")?;
     let state = state_server(&store.boot_plan().plan)?;
-    let mut xenstore = None;
-    let mut running: Vec<&Vm> = Vec::new();
-    for vm in store
-        .boot_plan()
-        .plan
-        .vms
-        .iter()
-        .filter(|vm| vm.built_by_bootstrapper && vm.kind != Kind::Bootstrapper)
-    {
-        let mut launcher = Launcher {
-            control: &control,
-            events: &events,
-            store,
-            me: ME,
-            xenstore: xenstore.as_mut(),
-            devices: None,
-        };
-        let started = start(&mut launcher, vm).map_err(anyhow::Error::from).and_then(|()| {
-            running.push(vm);
-            if let Some(state) = state.as_ref().filter(|state| state.domid == DomId(vm.domid)) {
-                xenstore = Some(connect(state, &store.boot_plan().plan, &running)?);
-            }
-            Ok(())
-        });
-        if let Err(e) = started {
-            let e = e.context(format!("{} does not start", vm.name));
-            error!(vm = %vm.name, cause = %format!("{e:#}"), "failed");
-            take_back(&control, vm, &running);
-            return Err(e);
-        }
+    let mut host = Host { control, store, state, xenstore: None, built: Vec::new(), begun: Vec::new() };
+    let vms = store.boot_plan().plan.vms.iter();
+    for vm in vms.filter(|vm| vm.built_by_bootstrapper && vm.kind != Kind::Bootstrapper) {
+        host.finish(|other| vm.after.contains(&other.name))?;
+        host.begin(vm)?;
     }
-    Ok(())
+    host.finish(|_| true)
+}
+
+/// A VM that runs and has not yet said that it is well.
+#[derive(Debug)]
+struct Begun<'a> {
+    vm: &'a Vm,
+    /// Its own set of ports, so that waiting for its report swallows no other's.
+    events: EventChannels,
+    started: Started,
+}
+
+#[derive(Debug)]
+struct Host<'a> {
+    control: Control,
+    store: &'a Store,
+    state: Option<ServerVm>,
+    xenstore: Option<XenStore>,
+    built: Vec<&'a Vm>,
+    begun: Vec<Begun<'a>>,
+}
+
+impl<'a> Host<'a> {
+    fn launcher<'l>(&'l mut self, events: &'l EventChannels) -> Launcher<'l> {
+        let xenstore = self.xenstore.as_mut();
+        Launcher { control: &self.control, events, store: self.store, me: ME, xenstore, devices: None }
+    }
+
+    fn begin(&mut self, vm: &'a Vm) -> anyhow::Result<()> {
+        let events = EventChannels::open().context("Cannot open the event channels")?;
+        let started = self.launcher(&events).start(vm, Life::New);
+        let started = started.map_err(|e| self.failed(vm, e.into()))?;
+        info!(vm = %vm.name, domid = started.domid.0, memory_kib = started.memory_kib, "built");
+        self.built.push(vm);
+        self.begun.push(Begun { vm, events, started });
+        Ok(())
+    }
+
+    /// Waits until those of them that are meant are healthy.
+    fn finish(&mut self, meant: impl Fn(&Vm) -> bool) -> anyhow::Result<()> {
+        while let Some(next) = self.begun.iter().position(|begun| meant(begun.vm)) {
+            let Begun { vm, events, started } = self.begun.remove(next);
+            self.end(vm, &events, &started).map_err(|e| self.failed(vm, e))?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, vm: &Vm, events: &EventChannels, started: &Started) -> anyhow::Result<()> {
+        self.launcher(events).wait_healthy(started).inspect_err(|_| {
+            // It is destroyed already.
+            self.built.retain(|other| other.domid != vm.domid);
+        })?;
+        info!(vm = %vm.name, domid = started.domid.0, "healthy");
+        if let Some(state) = self.state.as_ref().filter(|state| state.domid == started.domid) {
+            self.xenstore = Some(connect(state, &self.store.boot_plan().plan, &self.built)?);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, vm: &Vm, e: anyhow::Error) -> anyhow::Error {
+        let e = e.context(format!("{} does not start", vm.name));
+        error!(vm = %vm.name, cause = %format!("{e:#}"), "failed");
+        take_back(&self.control, vm, &self.built);
+        e
+    }
 }
 
 /// The channel to XenStore-State, if the plan gives the bootstrapper one.
@@ -96,14 +135,6 @@ fn connect(state: &ServerVm, plan: &Plan, running: &[&Vm]) -> anyhow::Result<Xen
             .with_context(|| format!("Cannot announce {} to XenStore", vm.name))?;
     }
     Ok(xenstore)
-}
-
-fn start(launcher: &mut Launcher<'_>, vm: &Vm) -> Result<(), ennead_launch::Error> {
-    let started = launcher.start(vm, Life::New)?;
-    info!(vm = %vm.name, domid = started.domid.0, memory_kib = started.memory_kib, "built");
-    launcher.wait_healthy(&started)?;
-    info!(vm = %vm.name, domid = started.domid.0, "healthy");
-    Ok(())
 }
 
 /// Destroys what was built, and stops the host if Xen already has its hardware domain: its shutdown is the host's.
