@@ -12,7 +12,7 @@ use crate::vlan::Vlan;
 
 /// The bridge that holds the NIC, and vifs for which none is named.
 pub const DEFAULT_BRIDGE: &str = "xenbr0";
-/// Queues of one vif at most: each has buffers of half a MiB.
+/// Queues of one vif at most; [`crate::vif`] says what each takes of memory.
 pub const MAX_QUEUES: u32 = 4;
 /// Addresses of one vif at most.
 const MAX_ADDRESSES: usize = 16;

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use crate::headers::{Headers, ICMPV6, Network, Transport, UDP, bytes, number};
 
 /// A NIC's address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mac(pub [u8; 6]);
 
 /// What should be a MAC address is none.

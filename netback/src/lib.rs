@@ -4,6 +4,7 @@
 //! - [`netif`], [`gather`]: the rings' slots; which of them make a packet.
 //! - [`tx`], [`rx`]: a round of packets from the guest to the bridge, and back: copied by grant, all of a round in one request.
 //! - [`offload`], [`headers`], [`filter`], [`vlan`], [`rate`]: what a packet needs, and whether it may pass.
+//! - [`neighbours`], [`inbox`]: the direct way from one guest of ours to another.
 //! - [`queue`]: both directions of one vif; [`vif`] gives it a thread, a tap and event channels.
 //! - [`config`]: what toolstack and frontend say about a vif in XenStore.
 //! - [`nics`], [`service`]: the VM.
@@ -15,9 +16,12 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod delivery;
 pub mod filter;
 pub mod gather;
 pub mod headers;
+pub mod inbox;
+pub mod neighbours;
 pub mod netif;
 pub mod nics;
 pub mod offload;

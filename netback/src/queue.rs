@@ -1,5 +1,6 @@
 //! Both directions of one queue of a vif.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use ennead_backend::memory::GuestMemory;
@@ -7,8 +8,11 @@ use ennead_backend::ring::Ring;
 use ennead_os::Offload;
 use ennead_xen::SharedPage;
 
+use crate::delivery::Delivery;
 use crate::filter::{Filter, Forbidden};
 use crate::gather::Broken;
+use crate::inbox::Inbox;
+use crate::neighbours::Way;
 use crate::rate::Credit;
 use crate::rx::{Error, Receive};
 use crate::tap::Tap;
@@ -28,15 +32,18 @@ pub struct Rules {
     pub chains: bool,
     /// What may be left undone in packets to the guest.
     pub offloads: Offload,
+    /// The way to its neighbours.
+    pub way: Way,
 }
 
 /// A queue's two rings, the guest's memory, and the port of the bridge.
 #[derive(Debug)]
 pub struct Queue<P, M, T> {
     tx: Transmit<P>,
-    rx: Receive<P>,
     memory: M,
     tap: T,
+    inbox: Arc<Inbox>,
+    delivery: Arc<Delivery<P, M>>,
 }
 
 /// What is to be done after a pass.
@@ -46,7 +53,7 @@ pub struct Pass {
     pub tx: Round,
     /// To the guest.
     pub rx: Round,
-    /// A packet from the bridge could be given to the guest.
+    /// A packet could be given to the guest.
     pub wants_packets: bool,
 }
 
@@ -69,13 +76,21 @@ impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
     /// frontend must be notified after it: it may have been waiting.
     ///
     /// # Errors
-    /// A ring is broken.
-    pub fn attach(tx: P, rx: P, memory: M, tap: T, rules: Rules) -> Result<Self, Broken> {
-        let (tx, committed) = Ring::attach(tx)?;
-        let tx = Transmit::new(tx, committed, rules.filter, rules.vlan, rules.rate);
-        let (rx, committed) = Ring::attach(rx)?;
-        let rx = Receive::new(rx, committed, rules.vlan, rules.offloads, rules.chains);
-        Ok(Self { tx, rx, memory, tap })
+    /// A ring is broken; there is no memory.
+    pub fn attach(
+        (tx, rx): (P, P),
+        (memory, memory_rx): (M, M),
+        tap: T,
+        inbox: Arc<Inbox>,
+        rules: Rules,
+    ) -> Result<Self, Error> {
+        let Rules { filter, vlan, rate, chains, offloads, way } = rules;
+        let (tx, committed) = Ring::attach(tx).map_err(Broken::from)?;
+        let tx = Transmit::new(tx, committed, filter, vlan, rate, way).map_err(Error::Memory)?;
+        let (rx, committed) = Ring::attach(rx).map_err(Broken::from)?;
+        let rx = Receive::new(rx, committed, Arc::clone(&inbox), vlan, offloads, chains);
+        let delivery = Arc::new(Delivery::new(rx.map_err(Error::Memory)?, memory_rx));
+        Ok(Self { tx, memory, tap, inbox, delivery })
     }
 
     /// A bounded round in each direction.
@@ -84,13 +99,24 @@ impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
     /// How the frontend broke the protocol, or the tap.
     pub fn pass(&mut self, now: Instant) -> Result<Pass, Error> {
         let tx = self.tx.round(&mut self.memory, &mut self.tap, now)?;
-        let rx = self.rx.round(&mut self.memory, &mut self.tap)?;
-        Ok(Pass { tx, rx, wants_packets: self.rx.wants_packets() })
+        let (rx, wants_packets) = self.delivery.round(&mut self.tap)?;
+        Ok(Pass { tx, rx, wants_packets })
     }
 
     /// The bridge has no packet for the guest: the next pass does not ask for one.
-    pub const fn no_packets_yet(&mut self) {
-        self.rx.no_packets_yet();
+    pub fn no_packets_yet(&self) {
+        self.delivery.no_packets_yet();
+    }
+
+    /// Where neighbours leave packets for the guest.
+    pub fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    /// The way to the guest.
+    #[must_use]
+    pub const fn delivery(&self) -> &Arc<Delivery<P, M>> {
+        &self.delivery
     }
 
     /// The port of the bridge.
@@ -106,11 +132,13 @@ impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
 
     /// What has become of packets: the guest's, and those to it.
     #[must_use]
-    pub const fn counts(&self) -> (Counts, Counts) {
-        (self.tx.counts(), self.rx.counts())
+    pub fn counts(&self) -> (Counts, Counts) {
+        (self.tx.counts(), self.delivery.counts())
     }
 }
 
+#[cfg(test)]
+mod direct;
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]

@@ -1,18 +1,18 @@
-//! From the bridge to the guest.
+//! From the bridge, and from neighbours, to the guest.
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 use ennead_backend::memory::GuestMemory;
 use ennead_backend::ring::{Committed, RECORD, Ring};
-use ennead_os::Offload;
+use ennead_os::{Buffer, Offload};
 use ennead_xen::{CopyOp, GrantRef, PAGE_SIZE, SharedPage};
 
 use crate::gather::Broken;
 use crate::headers::ETHERNET;
-use crate::netif::{
-    Gso, MAX_DATA_SLOTS, RSP_ERROR, RX_EXTRA_INFO, RX_MORE_DATA, RX_SLOT, RxRequest, RxResponse,
-};
+use crate::inbox::{Batch, Inbox, Packet, pages};
+use crate::netif::{MAX_DATA_SLOTS, RSP_ERROR, RX_EXTRA_INFO, RX_MORE_DATA, RX_SLOT, RxRequest, RxResponse};
 use crate::offload::{VNET_HEADER, allow, to_guest};
 use crate::tap::{MAX_FROM_BRIDGE, Tap};
 use crate::tx::{Counts, Round};
@@ -34,28 +34,39 @@ pub enum Error {
     /// Ours.
     #[error("the tap is of no more use: {0}")]
     Tap(#[from] io::Error),
+    /// Ours.
+    #[error("no memory for packets: {0}")]
+    Memory(io::Error),
 }
 
-/// A packet from the bridge, in the buffer.
-#[derive(Debug, Clone, Copy)]
-struct Packet {
-    /// A page's.
-    start: usize,
-    size: usize,
-    /// Of its first slot.
-    flags: u16,
-    gso: Option<Gso>,
+/// Where a packet comes from, and its bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Bridge,
+    Neighbours,
 }
 
-impl Packet {
-    /// Pieces of a page each.
-    fn pieces(&self) -> usize {
-        self.size.div_ceil(PAGE_SIZE)
+/// Packets of a round.
+#[derive(Debug)]
+struct Gathered {
+    packets: Vec<(Source, Packet)>,
+    /// Buffers of the guest's that they leave.
+    room: usize,
+}
+
+impl Gathered {
+    fn is_full(&self) -> bool {
+        self.room == 0 || self.packets.len() >= ROUND_PACKETS
     }
 
-    /// Slots of the guest's that it takes.
-    fn slots(&self) -> usize {
-        self.pieces() + usize::from(self.gso.is_some())
+    /// Takes a packet for which there are buffers.
+    fn add(&mut self, source: Source, packet: Packet) -> bool {
+        let left = self.room.checked_sub(packet.slots());
+        if let Some(left) = left {
+            self.room = left;
+            self.packets.push((source, packet));
+        }
+        left.is_some()
     }
 }
 
@@ -69,23 +80,34 @@ pub struct Receive<P> {
     most_slots: usize,
     /// Buffers of the guest's, taken from the ring, not yet filled.
     posted: VecDeque<RxRequest>,
-    buffer: Vec<u8>,
+    /// Packets from the bridge.
+    buffer: Buffer,
     /// Read, but the guest has not enough buffers for it; its bytes are where a round's first are.
     held: Option<Packet>,
     /// The tap has no packet: it is not asked this time.
     no_packets: bool,
+    inbox: Arc<Inbox>,
+    /// Packets from neighbours.
+    taken: Batch,
+    /// Whose turn it is to be first.
+    first: Source,
     counts: Counts,
 }
 
 impl<P: SharedPage> Receive<P> {
     /// Takes the ring over. Buffers that a predecessor had begun to fill are given back empty: those packets are lost.
+    ///
+    /// # Errors
+    /// There is no memory.
     pub fn new(
         mut ring: Ring<P, RX_SLOT>,
         committed: Option<Committed>,
+        inbox: Arc<Inbox>,
         vlan: Option<Vlan>,
         offloads: Offload,
         chains: bool,
-    ) -> Self {
+    ) -> io::Result<Self> {
+        let (buffer, taken) = (pages(ROUND)?, Batch::new()?);
         if let Some(Committed { count, body }) = committed {
             let begin = ring.rsp_prod();
             let respond = |n: u32| {
@@ -96,17 +118,20 @@ impl<P: SharedPage> Receive<P> {
             let responses: Vec<_> = (0..count).map(respond).collect();
             ring.publish(&body, &responses);
         }
-        Self {
+        Ok(Self {
             ring,
             vlan,
             offloads,
             most_slots: if chains { MAX_DATA_SLOTS } else { 1 },
             posted: VecDeque::new(),
-            buffer: vec![0; ROUND],
+            buffer,
             held: None,
             no_packets: false,
+            inbox,
+            taken,
+            first: Source::Bridge,
             counts: Counts::default(),
-        }
+        })
     }
 
     /// What has become of the packets to the guest.
@@ -126,28 +151,31 @@ impl<P: SharedPage> Receive<P> {
         self.held.is_some()
     }
 
-    /// Whether a packet that comes now could be given to the guest. If not, the tap drops what comes.
+    /// Whether a packet that comes now could be given to the guest. If not, what comes waits, and is dropped if it is much.
     #[must_use]
     pub fn wants_packets(&self) -> bool {
-        self.held.is_none() && !self.posted.is_empty()
+        let fits = |packet: &Packet| packet.slots() <= self.posted.len();
+        self.held.is_none() && !self.posted.is_empty() && self.taken.first().is_none_or(fits)
     }
 
-    /// Takes buffers from the ring, packets from the tap, copies them, and answers.
+    /// Takes buffers from the ring, packets from tap and neighbours, copies them, and answers.
     ///
     /// # Errors
     /// How the frontend broke the protocol, or the tap; nothing of this round is answered then.
     pub fn round(&mut self, memory: &mut impl GuestMemory, tap: &mut impl Tap) -> Result<Round, Error> {
         let taken = self.take_posted()?;
-        let packets = self.read(tap)?;
+        let packets = self.gather(tap)?;
         let mut round = Round { busy: taken || !packets.is_empty(), ..Round::default() };
         if !packets.is_empty() {
             self.deliver(memory, &packets);
             round.notify = self.ring.needs_notify();
             self.keep_held();
         }
-        if !self.wants_packets() {
-            round.more = self.ring.final_check_for_requests().map_err(Broken::from)?;
-        }
+        round.more = if self.wants_packets() {
+            self.taken.first().is_some()
+        } else {
+            self.ring.final_check_for_requests().map_err(Broken::from)?
+        };
         Ok(round)
     }
 
@@ -156,8 +184,8 @@ impl<P: SharedPage> Receive<P> {
         self.vlan.map_or(0, |_| TAG)
     }
 
-    /// Where a round's first packet begins.
-    fn first(&self) -> usize {
+    /// Where a round's first packet from the tap begins.
+    fn begin(&self) -> usize {
         self.room().next_multiple_of(PAGE_SIZE)
     }
 
@@ -169,12 +197,46 @@ impl<P: SharedPage> Receive<P> {
         Ok(self.posted.len() > before)
     }
 
-    /// Packets for which the guest has buffers; one more may be held.
-    fn read(&mut self, tap: &mut impl Tap) -> io::Result<Vec<Packet>> {
-        let (mut packets, mut room, mut used) = (Vec::new(), self.posted.len(), self.first());
-        let no_packets = std::mem::take(&mut self.no_packets);
+    /// Packets for which the guest has buffers. Tap and neighbours take turns in being first, and who is first and has a packet that
+    /// needs more buffers keeps its turn: so neither is starved by the other.
+    fn gather(&mut self, tap: &mut impl Tap) -> io::Result<Vec<(Source, Packet)>> {
+        let mut gathered = Gathered { packets: Vec::new(), room: self.posted.len() };
+        let first = self.first;
+        let (on, second) = match first {
+            Source::Bridge => (self.read(tap, &mut gathered)?, Source::Neighbours),
+            Source::Neighbours => (self.take(&mut gathered), Source::Bridge),
+        };
+        if on {
+            self.first = second;
+            match second {
+                Source::Bridge => self.read(tap, &mut gathered)?,
+                Source::Neighbours => self.take(&mut gathered),
+            };
+        }
+        Ok(gathered.packets)
+    }
+
+    /// Packets from neighbours. Whether all found buffers that were looked at.
+    fn take(&mut self, to: &mut Gathered) -> bool {
+        if self.taken.first().is_none() && !to.is_full() {
+            self.inbox.take(&mut self.taken);
+        }
+        while !to.is_full()
+            && let Some(packet) = self.taken.first()
+        {
+            if !to.add(Source::Neighbours, *packet) {
+                return false;
+            }
+            self.taken.take_first();
+        }
+        true
+    }
+
+    /// Packets from the tap; one more may be held. Whether all found buffers that were looked at.
+    fn read(&mut self, tap: &mut impl Tap, to: &mut Gathered) -> io::Result<bool> {
+        let (no_packets, mut used) = (std::mem::take(&mut self.no_packets), self.begin());
         for _ in 0..ROUND_PACKETS {
-            if room == 0 || used + PACKET_PAGES * PAGE_SIZE > self.buffer.len() {
+            if to.is_full() || used + PACKET_PAGES * PAGE_SIZE > self.buffer.len() {
                 break;
             }
             let packet = match self.held.take() {
@@ -186,15 +248,13 @@ impl<P: SharedPage> Receive<P> {
                     Next::None => break,
                 },
             };
-            let Some(left) = room.checked_sub(packet.slots()) else {
+            if !to.add(Source::Bridge, packet) {
                 self.held = Some(packet);
-                break;
-            };
-            room = left;
+                return Ok(false);
+            }
             used = (packet.start + packet.size + self.room()).next_multiple_of(PAGE_SIZE);
-            packets.push(packet);
         }
-        Ok(packets)
+        Ok(true)
     }
 
     fn read_one(&mut self, tap: &mut impl Tap, start: usize) -> io::Result<Next> {
@@ -225,11 +285,16 @@ impl<P: SharedPage> Receive<P> {
     }
 
     /// Copies all packets at once, and answers.
-    fn deliver(&mut self, memory: &mut impl GuestMemory, packets: &[Packet]) {
+    fn deliver(&mut self, memory: &mut impl GuestMemory, packets: &[(Source, Packet)]) {
         let mut buffers = self.posted.iter();
         let mut ops = Vec::with_capacity(packets.len());
-        for packet in packets {
-            let bytes = self.buffer.get(packet.start..packet.start + packet.size).unwrap_or_default();
+        for (source, packet) in packets {
+            let bytes = match source {
+                Source::Bridge => {
+                    self.buffer.get(packet.start..packet.start + packet.size).unwrap_or_default()
+                }
+                Source::Neighbours => self.taken.bytes(packet),
+            };
             for (n, piece) in bytes.chunks(PAGE_SIZE).enumerate() {
                 if n == 1 && packet.gso.is_some() {
                     // The slot of the extra information; its buffer stays empty.
@@ -245,7 +310,7 @@ impl<P: SharedPage> Receive<P> {
         let all = memory.copy(&mut ops).is_ok();
         let mut done = ops.iter().map(CopyOp::is_done);
         let mut responses = Vec::new();
-        for packet in packets {
+        for (_, packet) in packets {
             let arrived = done.by_ref().take(packet.pieces()).fold(all, |all, done| all & done);
             if arrived {
                 self.counts.packets += 1;
@@ -264,7 +329,7 @@ impl<P: SharedPage> Receive<P> {
 
     /// Moves the bytes of a held packet to where a round's first are, out of the next round's way.
     fn keep_held(&mut self) {
-        let first = self.first();
+        let first = self.begin();
         if let Some(held) = &mut self.held {
             self.buffer.copy_within(held.start..held.start + held.size, first);
             held.start = first;

@@ -1,17 +1,21 @@
-//! From the guest to the bridge.
+//! From the guest to the bridge, or to a neighbour.
 
+use std::io;
 use std::ops::Add;
 use std::time::Instant;
 
 use ennead_backend::memory::GuestMemory;
 use ennead_backend::ring::{Committed, RECORD, Ring};
+use ennead_os::Buffer;
 use ennead_xen::{CopyOp, GrantRef, PAGE_SIZE, SharedPage};
 
 use crate::filter::{Filter, Forbidden};
 use crate::gather::{self, Broken, Packet};
 use crate::headers::ETHERNET;
-use crate::netif::{MAX_PACKET, RSP_ERROR, RSP_NULL, RSP_OKAY, TX_SLOT, tx_response};
-use crate::offload::{VnetHeader, to_tap};
+use crate::inbox::{Inbox, pages};
+use crate::neighbours::{OnBridge, Way};
+use crate::netif::{Gso, MAX_PACKET, RSP_ERROR, RSP_NULL, RSP_OKAY, TX_SLOT, tx_response};
+use crate::offload::{VnetHeader, to_guest, to_tap};
 use crate::rate::Credit;
 use crate::tap::Tap;
 use crate::vlan::{TAG, Vlan};
@@ -34,6 +38,17 @@ pub struct Counts {
     pub errors: u64,
     /// Dropped since the other side has no room.
     pub full: u64,
+}
+
+impl Counts {
+    const fn sent(&mut self, bytes: usize, arrived: bool) {
+        if arrived {
+            self.packets += 1;
+            self.bytes += bytes as u64;
+        } else {
+            self.full += 1;
+        }
+    }
 }
 
 impl Add for Counts {
@@ -70,7 +85,8 @@ pub struct Transmit<P> {
     filter: Filter,
     vlan: Option<Vlan>,
     rate: Option<Credit>,
-    buffer: Vec<u8>,
+    way: Way,
+    buffer: Buffer,
     /// Taken, but the guest has no credit for it.
     held: Option<Packet>,
     counts: Counts,
@@ -84,15 +100,26 @@ struct Placed {
     start: usize,
 }
 
+/// Where a packet goes that may pass, and what is left undone in it.
+enum Passing<'a> {
+    Bridge(VnetHeader),
+    Neighbour(&'a Inbox, u16, Option<Gso>),
+}
+
 impl<P: SharedPage> Transmit<P> {
     /// Takes the ring over, and finishes what a predecessor had begun to publish: those packets are sent.
+    ///
+    /// # Errors
+    /// There is no memory.
     pub fn new(
         mut ring: Ring<P, TX_SLOT>,
         committed: Option<Committed>,
         filter: Filter,
         vlan: Option<Vlan>,
         rate: Option<Credit>,
-    ) -> Self {
+        way: Way,
+    ) -> io::Result<Self> {
+        let buffer = pages(ROUND)?;
         if let Some(Committed { count, body }) = committed {
             let begin = ring.rsp_prod();
             let respond = |n: u32| {
@@ -106,16 +133,17 @@ impl<P: SharedPage> Transmit<P> {
             let responses: Vec<_> = (0..count).map(respond).collect();
             ring.publish(&body, &responses);
         }
-        Self {
+        Ok(Self {
             ring,
             filter,
             vlan,
             rate,
-            buffer: vec![0; ROUND],
+            way,
+            buffer,
             held: None,
             counts: Counts::default(),
             forbidden: None,
-        }
+        })
     }
 
     /// What has become of the guest's packets.
@@ -174,7 +202,7 @@ impl<P: SharedPage> Transmit<P> {
     /// Copies all packets at once; which of them arrived whole.
     fn copy(&mut self, memory: &mut impl GuestMemory, placed: &[Placed]) -> Vec<bool> {
         let mut ops = Vec::with_capacity(placed.len());
-        let (mut rest, mut at) = (self.buffer.as_mut_slice(), 0);
+        let (mut rest, mut at) = (&mut *self.buffer, 0);
         for Placed { packet, start } in placed {
             at += cut(&mut rest, start - at).len();
             for piece in &packet.pieces {
@@ -194,22 +222,24 @@ impl<P: SharedPage> Transmit<P> {
     /// Sends what may pass and answers everything.
     fn send(&mut self, tap: &mut impl Tap, placed: &[Placed], copied: &[bool]) {
         let (mut record, mut responses) = ([0; RECORD], Vec::new());
-        let judged: Vec<Result<VnetHeader, i16>> =
-            placed.iter().zip(copied).map(|(placed, copied)| self.judge(placed, *copied)).collect();
-        let room = self.room();
-        let bytes = |Placed { packet, start }: &Placed| {
-            self.buffer.get(start - room..start + usize::from(packet.size)).unwrap_or_default()
-        };
-        let passing = placed.iter().zip(&judged);
-        let passing: Vec<(VnetHeader, &[u8])> =
-            passing.filter_map(|(placed, judged)| Some((judged.ok()?, bytes(placed)))).collect();
-        for ((_, bytes), sent) in passing.iter().zip(tap.send(&passing)) {
-            if sent {
-                self.counts.packets += 1;
-                self.counts.bytes += bytes.len() as u64;
-            } else {
-                self.counts.full += 1;
+        let there = self.way.look();
+        let judged: Vec<Result<Passing<'_>, i16>> =
+            placed.iter().zip(copied).map(|(placed, copied)| self.judge(&there, placed, *copied)).collect();
+        let (room, mut to_bridge, mut woken) = (self.room(), Vec::new(), Vec::new());
+        let bytes = |from, to| self.buffer.get(from..to).unwrap_or_default();
+        for (Placed { packet, start }, judged) in placed.iter().zip(&judged) {
+            let end = start + usize::from(packet.size);
+            match judged {
+                Ok(Passing::Bridge(header)) => to_bridge.push((*header, bytes(start - room, end))),
+                Ok(Passing::Neighbour(inbox, flags, gso)) => {
+                    self.counts.sent(packet.size.into(), inbox.put(bytes(*start, end), *flags, *gso));
+                    woken.push(*inbox);
+                }
+                Err(_) => {}
             }
+        }
+        for ((_, bytes), sent) in to_bridge.iter().zip(tap.send(&to_bridge)) {
+            self.counts.sent(bytes.len(), sent);
         }
         for (Placed { packet, .. }, judged) in placed.iter().zip(judged) {
             let status = judged.err().unwrap_or(RSP_OKAY);
@@ -221,10 +251,18 @@ impl<P: SharedPage> Transmit<P> {
             }
         }
         self.ring.publish(&record, &responses);
+        // After all of the round: a thread that wakes may take the processor.
+        woken.dedup_by(|a, b| std::ptr::eq(*a, *b));
+        woken.into_iter().for_each(Inbox::wake);
     }
 
-    /// The header with which a packet is sent, or what is answered at once.
-    fn judge(&mut self, Placed { packet, start }: &Placed, copied: bool) -> Result<VnetHeader, i16> {
+    /// Where a packet goes, or what is answered at once.
+    fn judge<'a>(
+        &mut self,
+        there: &'a OnBridge,
+        Placed { packet, start }: &Placed,
+        copied: bool,
+    ) -> Result<Passing<'a>, i16> {
         let size = usize::from(packet.size);
         let bytes = self.buffer.get_mut(*start..start + size).filter(|_| copied && size >= ETHERNET);
         let Some(bytes) = bytes else {
@@ -240,11 +278,16 @@ impl<P: SharedPage> Transmit<P> {
             self.counts.errors += 1;
             return Err(RSP_ERROR);
         };
+        // A VLAN's tag is for the bridge only.
+        if let (Some(inbox), Ok((flags, gso))) = (self.way.find(there, bytes, packet.gso), to_guest(&header))
+        {
+            return Ok(Passing::Neighbour(inbox, flags, gso));
+        }
         if let Some(vlan) = self.vlan {
             let bytes = self.buffer.get_mut(start - TAG..start + size);
             vlan.tag(bytes.unwrap_or_default(), &mut header);
         }
-        Ok(header)
+        Ok(Passing::Bridge(header))
     }
 
     /// Bytes before each packet, for a tag.

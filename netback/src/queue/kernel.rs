@@ -6,15 +6,14 @@ use ennead_backend::testing::{TestGuest, TestPages};
 use ennead_os::{Interfaces, TapDevice};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::tests::{ALL, packet, rules};
+use super::tests::{ALL, attach, packet, rules, vif};
 use super::*;
 use crate::config::Vif;
-use crate::filter::Mac;
 use crate::headers::{Headers, TCP};
 use crate::model::{Front, Layout, Received};
 use crate::netif::{Gso, MAX_PACKET, RX_CHECKSUM_BLANK, RX_DATA_VALIDATED, TX_CHECKSUM_BLANK, Tcp};
 use crate::offload::to_tap;
-use crate::samples::{MAC, ipv6, tcp_header};
+use crate::samples::{ipv6, tcp_header};
 use crate::vif::port;
 
 struct Guest {
@@ -37,8 +36,7 @@ impl Guest {
             let mut front = Front::new();
             front.post(200);
             let rules = Rules { offloads, vlan: vif.vlan, ..rules() };
-            let (tx, rx, memory) = (front.tx.clone(), front.rx.clone(), front.guest.clone());
-            let queue = Queue::attach(tx, rx, memory, tap, rules).unwrap();
+            let queue = attach(&front.tx, &front.rx, &front, tap, rules);
             Self { front, queue }
         };
         taps.into_iter().map(queue).collect()
@@ -66,12 +64,6 @@ impl Guest {
         received.retain(is_tcp);
         received
     }
-}
-
-fn vif(bridge: &str, vlan: Option<u16>) -> Vif {
-    let (mac, vlan) = (Mac(MAC), vlan.and_then(Vlan::new));
-    let filter = Filter::new(mac, Vec::new());
-    Vif { mac, filter, vlan, rate: None, bridge: bridge.to_owned(), isolated: false }
 }
 
 /// Whether a packet's TCP checksum is right.

@@ -5,9 +5,11 @@ use ennead_xen::PAGE_SIZE;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::Vif;
 use crate::filter::Mac;
 use crate::headers::TCP;
 use crate::model::{Front, Layout, Received, TestTap};
+use crate::neighbours::Neighbours;
 use crate::netif::{Gso, MAX_PACKET, TX_CHECKSUM_BLANK, TX_EXTRA_INFO, TX_MORE_DATA, Tcp, TxRequest};
 use crate::offload::{VnetHeader, to_guest, to_tap};
 use crate::samples::{MAC, ipv4, tcp_header};
@@ -21,12 +23,43 @@ const PLAIN: Layout = Layout { cuts: Vec::new(), offset: 0, flags: 0, gso: None 
 
 type TestQueue = Queue<TestPages, TestGuest, TestTap>;
 
+pub(super) fn vif(bridge: &str, vlan: Option<u16>) -> Vif {
+    let (mac, vlan) = (Mac(MAC), vlan.and_then(Vlan::new));
+    let filter = Filter::new(mac, Vec::new());
+    Vif { mac, filter, vlan, rate: None, bridge: bridge.to_owned(), isolated: false }
+}
+
+/// Of a vif without neighbours.
 pub(super) fn rules() -> Rules {
-    Rules { filter: Filter::new(Mac(MAC), Vec::new()), vlan: None, rate: None, chains: true, offloads: ALL }
+    let vif = vif("bridge", None);
+    let way = Neighbours::default().way(&vif, 0);
+    Rules { filter: vif.filter, vlan: None, rate: None, chains: true, offloads: ALL, way }
+}
+
+pub(super) fn attach_to<T: Tap>(
+    inbox: Arc<Inbox>,
+    tx: &TestPages,
+    rx: &TestPages,
+    front: &Front,
+    tap: T,
+    rules: Rules,
+) -> Queue<TestPages, TestGuest, T> {
+    Queue::attach((tx.clone(), rx.clone()), (front.guest.clone(), front.guest.clone()), tap, inbox, rules)
+        .unwrap()
+}
+
+pub(super) fn attach<T: Tap>(
+    tx: &TestPages,
+    rx: &TestPages,
+    front: &Front,
+    tap: T,
+    rules: Rules,
+) -> Queue<TestPages, TestGuest, T> {
+    attach_to(Arc::new(Inbox::new().unwrap()), tx, rx, front, tap, rules)
 }
 
 fn with(front: &Front, tap: &TestTap, rules: Rules) -> TestQueue {
-    Queue::attach(front.tx.clone(), front.rx.clone(), front.guest.clone(), tap.clone(), rules).unwrap()
+    attach(&front.tx, &front.rx, front, tap.clone(), rules)
 }
 
 fn start() -> (Front, TestTap, TestQueue) {
@@ -136,7 +169,7 @@ proptest! {
                 Action::Pass => { queue.pass(Instant::now()).unwrap(); }
                 Action::Take => { front.collect(); received.extend(front.receive()); }
                 // Politely: between two passes. A packet that waits for buffers would be lost.
-                Action::Restart => if !queue.rx.is_holding() { queue = with(&front, &tap, rules()); }
+                Action::Restart => if !queue.delivery.is_holding() { queue = with(&front, &tap, rules()); }
             }
         }
         for _ in 0..given.len() + 2 {
@@ -198,15 +231,13 @@ fn a_backend_killed_anywhere_while_it_sends_is_not_noticed() {
             front.send(packet, layout);
         }
         let cut = front.tx.cut_after(stores);
-        let mut first =
-            Queue::attach(cut.clone(), front.rx.clone(), front.guest.clone(), tap.clone(), rules()).unwrap();
+        let mut first = attach(&cut, &front.rx, &front, tap.clone(), rules());
         passes_at_most(&mut first, 3);
         let whole = !cut.is_cut();
         front.collect();
         // The second is killed too, at the same store of its own.
         let cut = front.tx.cut_after(stores);
-        let mut second =
-            Queue::attach(cut, front.rx.clone(), front.guest.clone(), tap.clone(), rules()).unwrap();
+        let mut second = attach(&cut, &front.rx, &front, tap.clone(), rules());
         passes_at_most(&mut second, 3);
         front.collect();
         let mut third = with(&front, &tap, rules());
@@ -239,14 +270,12 @@ fn a_backend_killed_anywhere_while_it_receives_loses_packets_only() {
             tap.give(header, &packet(length, u8::try_from(n).unwrap()));
         }
         let cut = front.rx.cut_after(stores);
-        let mut first =
-            Queue::attach(front.tx.clone(), cut.clone(), front.guest.clone(), tap.clone(), rules()).unwrap();
+        let mut first = attach(&front.tx, &cut, &front, tap.clone(), rules());
         passes_at_most(&mut first, 3);
         let whole = !cut.is_cut();
         let mut received = front.receive().len();
         let cut = front.rx.cut_after(stores);
-        let mut second =
-            Queue::attach(front.tx.clone(), cut, front.guest.clone(), tap.clone(), rules()).unwrap();
+        let mut second = attach(&front.tx, &cut, &front, tap.clone(), rules());
         passes_at_most(&mut second, 3);
         received += front.receive().len();
         let mut third = with(&front, &tap, rules());
