@@ -13,6 +13,7 @@ use ennead_backend::ring::{Committed, Ring, Violation};
 use ennead_os::{Buffer, Buffers, Operation};
 use ennead_xen::{CopyOp, SharedPage};
 
+use crate::ahead::Ahead;
 use crate::protocol::{
     Body, ERROR, Limits, MAX_SEGMENTS, OKAY, Piece, Plan, RESPONSE, Refusal, Request, SEGMENT, discard,
     response,
@@ -45,10 +46,22 @@ struct Open {
 enum Work {
     /// It has no buffer yet.
     Planned(Plan),
-    /// I/O is under way. The pieces are those of a read, which go to the guest at the end.
-    Started { len: usize, pieces: Vec<Piece> },
+    /// I/O is under way.
+    Started(Started),
     /// This is the answer.
     Done(i16),
+}
+
+/// What is under way.
+#[derive(Debug)]
+struct Started {
+    offset: u64,
+    /// Bytes that are to be moved for the guest.
+    len: usize,
+    /// Bytes that are read beyond them.
+    more: usize,
+    /// Those of a read, which go to the guest at the end.
+    pieces: Vec<Piece>,
 }
 
 /// What a turn did.
@@ -74,6 +87,8 @@ pub struct Engine<P, M, S, const SLOT: usize> {
     open: VecDeque<Open>,
     /// Indices of those that have no buffer yet, in order.
     hungry: VecDeque<u32>,
+    /// If this ring is the only one to its disk.
+    ahead: Option<Ahead>,
     refused: Option<Refusal>,
 }
 
@@ -94,7 +109,12 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
         }
         let (open, hungry) = (VecDeque::new(), VecDeque::new());
         let sectors = Arc::new(AtomicU64::new(limits.sectors));
-        Ok(Self { ring, memory, storage, buffers, limits, sectors, open, hungry, refused: None })
+        Ok(Self { ring, memory, storage, buffers, limits, sectors, open, hungry, ahead: None, refused: None })
+    }
+
+    /// Nobody but this ring's frontend writes to the disk: what is read ahead stays right.
+    pub fn read_ahead(&mut self) {
+        self.ahead = Some(Ahead::default());
     }
 
     /// The disk's size, in units of 512 bytes; a larger one counts from the next request on.
@@ -170,36 +190,51 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
     /// Takes what I/O has ended; what was read goes to the guest, all in one call.
     fn finish(&mut self) -> bool {
         let mut progress = false;
-        let mut reads: Vec<(u32, Vec<Piece>, Buffer)> = Vec::new();
+        let mut reads: Vec<(u32, Started, Buffer)> = Vec::new();
         while let Some(completion) = self.storage.completed() {
             progress = true;
             let Ok(index) = u32::try_from(completion.token) else { continue };
             let Some(open) = self.at(index) else { continue };
-            let Work::Started { len, pieces } = &mut open.work else { continue };
-            let (len, pieces) = (*len, std::mem::take(pieces));
+            let Work::Started(_) = &open.work else { continue };
+            let Work::Started(started) = std::mem::replace(&mut open.work, Work::Done(ERROR)) else {
+                continue;
+            };
             match (completion.result, completion.buffer) {
-                (Ok(read), Some(buffer)) if read == len && !pieces.is_empty() => {
-                    reads.push((index, pieces, buffer));
+                (Ok(read), Some(buffer))
+                    if read == started.len + started.more && !started.pieces.is_empty() =>
+                {
+                    reads.push((index, started, buffer));
                 }
-                (Ok(moved), _) if moved == len => open.work = Work::Done(OKAY),
-                _ => open.work = Work::Done(ERROR),
+                (Ok(moved), _) if moved == started.len && started.pieces.is_empty() => {
+                    open.work = Work::Done(OKAY);
+                }
+                // What was asked for may be readable though.
+                _ if started.more > 0 => self.read_alone(index, started),
+                _ => {}
             }
         }
         let mut ops = Vec::new();
-        for (_, pieces, buffer) in &reads {
-            let mut rest: &[u8] = buffer;
-            for piece in pieces {
-                let (part, behind) = rest.split_at_checked(piece.len).unwrap_or_default();
-                rest = behind;
-                ops.push(CopyOp::write(piece.gref, piece.offset, part));
-            }
+        for (_, started, buffer) in &reads {
+            ops.extend(to_guest(&started.pieces, buffer));
         }
         let mut statuses = copy(&mut self.memory, ops).into_iter();
-        for (index, pieces, _) in reads {
-            let done = all_done(&mut statuses, pieces.len());
+        for (index, started, buffer) in reads {
+            let done = all_done(&mut statuses, started.pieces.len());
             self.done(index, if done { OKAY } else { ERROR });
+            if let Some(ahead) = self.ahead.as_mut().filter(|_| started.more > 0) {
+                ahead.keep(started.offset, buffer);
+            }
         }
         progress
+    }
+
+    /// Reads again what could not be read together with more.
+    fn read_alone(&mut self, index: u32, Started { offset, len, pieces, .. }: Started) {
+        self.ahead.iter_mut().for_each(Ahead::forget);
+        if let Some(open) = self.at(index) {
+            open.work = Work::Planned(Plan { write: false, offset, len, pieces });
+            self.hungry.push_front(index);
+        }
     }
 
     /// Takes all requests that there are; the segments of indirect ones in one call.
@@ -217,11 +252,9 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
                     self.plan(index, plan);
                 }
                 Body::Indirect { transfer, gref, count } => indirect.push((index, transfer, gref, count)),
-                Body::Flush => self.start(index, Operation::Sync, 0, Vec::new()),
+                Body::Flush => self.start_alone(index, Operation::Sync),
                 Body::Discard { sector, count } => match discard(sector, count, &self.limits()) {
-                    Ok((offset, len)) => {
-                        self.start(index, Operation::Discard { offset, len }, 0, Vec::new());
-                    }
+                    Ok((offset, len)) => self.start_alone(index, Operation::Discard { offset, len }),
                     Err(refusal) => self.refuse(index, refusal),
                 },
                 Body::Wrong(refusal) => self.refuse(index, refusal),
@@ -243,6 +276,11 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
     fn plan(&mut self, index: u32, plan: Result<Plan, Refusal>) {
         match plan {
             Ok(plan) => {
+                match &mut self.ahead {
+                    Some(ahead) if plan.write => ahead.forget(),
+                    Some(ahead) => ahead.note(&plan),
+                    None => {}
+                }
                 if let Some(open) = self.at(index) {
                     open.work = Work::Planned(plan);
                     self.hungry.push_back(index);
@@ -255,18 +293,27 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
     /// Gives buffers to those that wait for one, oldest first, and starts their I/O; what is to be written comes from the
     /// guest in one call.
     fn feed(&mut self) {
-        let mut fed: Vec<(u32, Plan, Buffer)> = Vec::new();
+        let mut fed: Vec<(u32, Plan, Buffer, usize)> = Vec::new();
         while let Some(index) = self.hungry.front().copied() {
-            let buffers = self.buffers.clone();
             let Some(Open { work, .. }) = self.at(index) else { break };
-            let Work::Planned(plan) = work else { break };
-            let Some(buffer) = buffers.take(plan.len) else { break };
-            let plan = Plan { pieces: std::mem::take(&mut plan.pieces), ..*plan };
+            let Work::Planned(plan) = std::mem::replace(work, Work::Done(ERROR)) else { break };
+            if self.answer_at_once(index, &plan) {
+                self.hungry.pop_front();
+                continue;
+            }
+            let sizes = [self.more(&plan), 0];
+            let taken = sizes.into_iter().find_map(|more| Some((self.buffers.take(plan.len + more)?, more)));
+            let Some((buffer, more)) = taken else {
+                if let Some(open) = self.at(index) {
+                    open.work = Work::Planned(plan);
+                }
+                break;
+            };
             self.hungry.pop_front();
-            fed.push((index, plan, buffer));
+            fed.push((index, plan, buffer, more));
         }
         let mut ops = Vec::new();
-        for (_, plan, buffer) in fed.iter_mut().filter(|(_, plan, _)| plan.write) {
+        for (_, plan, buffer, _) in fed.iter_mut().filter(|(_, plan, ..)| plan.write) {
             let mut rest: &mut [u8] = buffer;
             for piece in &plan.pieces {
                 let (part, behind) = rest.split_at_mut_checked(piece.len).unwrap_or_default();
@@ -275,24 +322,48 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
             }
         }
         let mut statuses = copy(&mut self.memory, ops).into_iter();
-        for (index, plan, buffer) in fed {
-            if plan.write {
-                let count = plan.pieces.len();
-                if all_done(&mut statuses, count) {
-                    self.start(index, Operation::Write(plan.offset, buffer), plan.len, Vec::new());
-                } else {
-                    self.refuse(index, Refusal::Grant);
-                }
+        for (index, Plan { write, offset, len, pieces }, buffer, more) in fed {
+            if !write {
+                let started = Started { offset, len, more, pieces };
+                self.start(index, Operation::Read(offset, buffer), started);
+            } else if all_done(&mut statuses, pieces.len()) {
+                let started = Started { offset, len, more, pieces: Vec::new() };
+                self.start(index, Operation::Write(offset, buffer), started);
             } else {
-                self.start(index, Operation::Read(plan.offset, buffer), plan.len, plan.pieces);
+                self.refuse(index, Refusal::Grant);
             }
         }
     }
 
-    fn start(&mut self, index: u32, operation: Operation, len: usize, pieces: Vec<Piece>) {
-        let started = self.storage.start(operation, u64::from(index)).is_ok();
+    /// Whether what is asked for was read ahead.
+    fn answer_at_once(&mut self, index: u32, plan: &Plan) -> bool {
+        let found = self.ahead.as_ref().filter(|_| !plan.write).and_then(|ahead| ahead.find(plan));
+        let Some(bytes) = found else { return false };
+        let ops = to_guest(&plan.pieces, bytes).collect();
+        let done = copy(&mut self.memory, ops).into_iter().all(|done| done);
+        self.done(index, if done { OKAY } else { ERROR });
+        true
+    }
+
+    /// Bytes that are to be read beyond a request: while there are others, the disk is not waited for anyway.
+    fn more(&mut self, plan: &Plan) -> usize {
+        let sectors = self.limits().sectors;
+        match &mut self.ahead {
+            Some(ahead) if !plan.write && self.open.len() == 1 => ahead.begin(plan, sectors),
+            _ => 0,
+        }
+    }
+
+    /// Starts what moves no bytes.
+    fn start_alone(&mut self, index: u32, operation: Operation) {
+        self.ahead.iter_mut().for_each(Ahead::forget);
+        self.start(index, operation, Started { offset: 0, len: 0, more: 0, pieces: Vec::new() });
+    }
+
+    fn start(&mut self, index: u32, operation: Operation, started: Started) {
+        let is_started = self.storage.start(operation, u64::from(index)).is_ok();
         if let Some(open) = self.at(index) {
-            open.work = if started { Work::Started { len, pieces } } else { Work::Done(ERROR) };
+            open.work = if is_started { Work::Started(started) } else { Work::Done(ERROR) };
         }
     }
 
@@ -316,6 +387,15 @@ fn copy(memory: &mut impl GuestMemory, mut ops: Vec<CopyOp<'_>>) -> Vec<bool> {
     }
     let called = memory.copy(&mut ops).is_ok();
     ops.iter().map(|op| called && op.is_done()).collect()
+}
+
+/// Copies of a buffer's first bytes to a guest's pieces.
+fn to_guest<'b>(pieces: &'b [Piece], buffer: &'b [u8]) -> impl Iterator<Item = CopyOp<'b>> {
+    pieces.iter().scan(buffer, |rest, piece| {
+        let (part, behind) = rest.split_at_checked(piece.len).unwrap_or_default();
+        *rest = behind;
+        Some(CopyOp::write(piece.gref, piece.offset, part))
+    })
 }
 
 /// Whether all of the next `count` copies were done; takes them all, whatever they are.

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ahead;
 pub mod engine;
 pub mod files;
 pub mod keeper;

@@ -71,14 +71,21 @@ pub struct Queue {
 type Served<const SLOT: usize> = Engine<MappedRegion, Granted, Disk, SLOT>;
 
 impl Queue {
-    /// Maps the ring, binds the channel, goes on where a predecessor stopped, and serves.
+    /// Maps the ring, binds the channel, goes on where a predecessor stopped, and serves. `alone`: no other ring leads to the disk,
+    /// but such as only read.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn start(place: &Place, file: Arc<File>, limits: Limits, reporter: Reporter) -> Result<Self, Error> {
+    pub fn start(
+        place: &Place,
+        file: Arc<File>,
+        limits: Limits,
+        alone: bool,
+        reporter: Reporter,
+    ) -> Result<Self, Error> {
         match place.abi {
-            Abi::X86_64 => Self::start_with::<SLOT_64>(place, file, limits, reporter),
-            Abi::X86_32 => Self::start_with::<SLOT_32>(place, file, limits, reporter),
+            Abi::X86_64 => Self::start_with::<SLOT_64>(place, file, limits, alone, reporter),
+            Abi::X86_32 => Self::start_with::<SLOT_32>(place, file, limits, alone, reporter),
         }
     }
 
@@ -86,6 +93,7 @@ impl Queue {
         place: &Place,
         file: Arc<File>,
         limits: Limits,
+        alone: bool,
         reporter: Reporter,
     ) -> Result<Self, Error> {
         let Device { domid, .. } = reporter.device();
@@ -96,7 +104,10 @@ impl Queue {
         let slots = ennead_backend::ring::slots(place.grefs.len() * ennead_xen::PAGE_SIZE, SLOT).unwrap_or(1);
         let disk = Disk::open(file, slots, &stop)?;
         let buffers = Buffers::new(BUFFER_PAGES)?;
-        let engine: Served<SLOT> = Engine::attach(page, Granted::open(domid)?, disk, buffers, limits)?;
+        let mut engine: Served<SLOT> = Engine::attach(page, Granted::open(domid)?, disk, buffers, limits)?;
+        if alone {
+            engine.read_ahead();
+        }
         let sectors = engine.sectors();
         let serve = move || {
             if let Err(error) = serve(engine, &events, port, &reporter) {

@@ -158,7 +158,8 @@ impl Backend for Vbds {
         let share = self.budget.take(places.len()).map_err(Failure::NotYet)?;
         let file = volume.open(writable);
         let file = Arc::new(file.map_err(|e| Failure::NotYet(format!("volume {:?}: {e}", volume.name)))?);
-        let start = |place: &Place| Queue::start(place, Arc::clone(&file), limits, reporter.clone());
+        let alone = places.len() == 1;
+        let start = |place: &Place| Queue::start(place, Arc::clone(&file), limits, alone, reporter.clone());
         let queues = places.iter().map(start).collect::<Result<Vec<_>, Error>>();
         let queues = queues.map_err(Failure::refused)?;
         let is =

@@ -23,6 +23,9 @@ struct TestDisk {
     /// How many operations may end until it is asked to go on.
     allowed: usize,
     syncs: usize,
+    reads: usize,
+    /// From this byte on it cannot be read.
+    bad: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +38,16 @@ enum Order {
 impl TestDisk {
     fn new(bytes: &Arc<Mutex<Vec<u8>>>, ring: &TestPages, order: Order) -> Self {
         let (bytes, ring) = (Arc::clone(bytes), ring.clone());
-        Self { bytes, under_way: Vec::new(), ring, order, allowed: usize::MAX, syncs: 0 }
+        Self {
+            bytes,
+            under_way: Vec::new(),
+            ring,
+            order,
+            allowed: usize::MAX,
+            syncs: 0,
+            reads: 0,
+            bad: usize::MAX,
+        }
     }
 
     fn perform(&mut self, operation: Operation) -> (io::Result<usize>, Option<Buffer>) {
@@ -47,6 +59,10 @@ impl TestDisk {
         match operation {
             Operation::Read(offset, mut buffer) => {
                 let place = place(offset, buffer.len());
+                self.reads += 1;
+                if place.end > self.bad {
+                    return (Err(io::ErrorKind::Other.into()), Some(buffer));
+                }
                 buffer.copy_from_slice(&bytes[place]);
                 (Ok(buffer.len()), Some(buffer))
             }
@@ -417,6 +433,110 @@ fn pages_that_are_not_granted_are_an_error() {
     assert_eq!((guest.sector(0), guest.sector(8)), (0, 8));
 }
 
+#[test]
+fn pages_that_are_asked_for_one_by_one_are_read_many_at_once() {
+    for (ahead, pages, bad, expected) in [
+        (false, BUFFER_PAGES, usize::MAX, 32),
+        // Three, sixteen at once, and those that are left.
+        (true, BUFFER_PAGES, usize::MAX, 3 + 1 + 1),
+        (true, 1, usize::MAX, 32),
+        // Half of them cannot be read: more is tried in vain with the fourth, and each fifth after it.
+        (true, BUFFER_PAGES, 16 * PAGE_SIZE, 32 + 6),
+    ] {
+        let mut guest = Guest::<SLOT_64>::new(1);
+        let mut engine = guest.engine(&guest.ring, Order::First, pages).unwrap();
+        if ahead {
+            engine.read_ahead();
+        }
+        engine.storage().bad = bad;
+        for page in 0..32_u8 {
+            let grefs = guest.pages(1, 0xff);
+            let bad = usize::from(page) * PAGE_SIZE >= bad;
+            guest.transfer(0, u64::from(page) * 8, &grefs, if bad { ERROR } else { OKAY });
+            guest.serve(&mut engine);
+            if !bad {
+                assert_eq!(guest.memory.page(grefs[0]).unwrap()[0], page * 8);
+            }
+        }
+        assert_eq!(engine.storage().reads, expected, "{ahead} {pages} {bad}");
+    }
+}
+
+/// What a boot loader does, and what comes between: to read pages one by one from one on, to write one, to discard one, and to ask
+/// for two at once: to read this one and to write that.
+#[derive(Debug, Clone)]
+enum Asked {
+    Run(u8, u8),
+    Write(u8),
+    Discard(u8),
+    Both(u8, u8),
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let page = || 0_u8..32;
+    prop_oneof![
+        4 => (page(), 1_u8..24).prop_map(|(first, count)| Asked::Run(first, count)),
+        2 => page().prop_map(Asked::Write),
+        1 => page().prop_map(Asked::Discard),
+        2 => (page(), page()).prop_map(|(read, write)| Asked::Both(read, write)),
+    ]
+}
+
+fn reading_ahead<const SLOT: usize>(all: Vec<Asked>, seed: usize) -> Result<(), TestCaseError> {
+    let mut guest = Guest::<SLOT>::new(1);
+    let mut engine = guest.engine(&guest.ring, Order::Random(seed), BUFFER_PAGES).unwrap();
+    engine.read_ahead();
+    let mut content: Vec<u8> = (0..32).map(|page| page * 8).collect();
+    let mut next = 0;
+    for asked in all {
+        let (mut reads, mut writes) = (Vec::new(), Vec::new());
+        match asked {
+            // Every other one goes on where the last ended.
+            Asked::Run(first, count) => {
+                let first = if count % 2 == 0 { next } else { first };
+                reads.extend((first..32).take(count.into()));
+                next = reads.last().map_or(0, |last| (last + 1) % 32);
+            }
+            Asked::Write(page) => writes.push(page),
+            Asked::Discard(page) => {
+                guest.other(5, u64::from(page) * 8, 8, OKAY);
+                guest.serve(&mut engine);
+                content[usize::from(page)] = 0;
+            }
+            Asked::Both(read, write) => {
+                let grefs = guest.pages(1, 0xff);
+                guest.transfer(0, u64::from(read) * 8, &grefs, OKAY);
+                let value = content[usize::from(read)];
+                if read != write {
+                    content[usize::from(write)] ^= 0x55;
+                    let pages = guest.pages(1, content[usize::from(write)]);
+                    guest.transfer(1, u64::from(write) * 8, &pages, OKAY);
+                }
+                guest.serve(&mut engine);
+                prop_assert_eq!(guest.memory.page(grefs[0]).unwrap()[0], value, "page {}", read);
+            }
+        }
+        for page in writes {
+            content[usize::from(page)] ^= 0xaa;
+            let grefs = guest.pages(1, content[usize::from(page)]);
+            guest.transfer(1, u64::from(page) * 8, &grefs, OKAY);
+            guest.serve(&mut engine);
+        }
+        for page in reads {
+            let grefs = guest.pages(1, 0xff);
+            guest.transfer(0, u64::from(page) * 8, &grefs, OKAY);
+            guest.serve(&mut engine);
+            prop_assert_eq!(
+                guest.memory.page(grefs[0]).unwrap()[0],
+                content[usize::from(page)],
+                "page {}",
+                page
+            );
+        }
+    }
+    Ok(())
+}
+
 /// In rounds, what a guest does: to write, or to read, a place of its own.
 type Rounds = Vec<Vec<(bool, u8)>>;
 
@@ -467,6 +587,13 @@ fn rounds<const SLOT: usize>(
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Whatever was read ahead, what is read is what was written last.
+    #[test]
+    fn nothing_old_is_read(all in prop::collection::vec(asked(), 1..40), seed in any::<usize>(), is_64_bit in any::<bool>()) {
+        let check = if is_64_bit { reading_ahead::<SLOT_64> } else { reading_ahead::<SLOT_32> };
+        check(all, seed)?;
+    }
 
     /// Any mix of writes and reads of their own sectors, in rounds, with any order of completion, killed or not at the end of
     /// each round: what is read is what was written last.
