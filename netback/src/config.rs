@@ -58,9 +58,9 @@ pub struct Rings {
     pub rx_port: Port,
 }
 
-/// What every frontend is offered; the same after each restart.
+/// What a frontend is offered; but for the number of queues it is the same after each restart.
 #[must_use]
-pub fn offer() -> Vec<(String, String)> {
+pub fn offer(queues: u32) -> Vec<(String, String)> {
     let features = [
         ("feature-sg", "1"),
         ("feature-gso-tcpv4", "1"),
@@ -70,7 +70,7 @@ pub fn offer() -> Vec<(String, String)> {
         ("feature-rx-flip", "0"),
         ("feature-split-event-channels", "1"),
     ];
-    let queues = ("multi-queue-max-queues".to_owned(), MAX_QUEUES.to_string());
+    let queues = ("multi-queue-max-queues".to_owned(), queues.to_string());
     features.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().chain([queues]).collect()
 }
 

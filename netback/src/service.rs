@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ennead_backend::budget::Budget;
 use ennead_backend::device::Driver;
 use ennead_os::Interfaces;
 use ennead_runtime::{CapabilitySet, Runtime, Sandbox};
@@ -11,7 +12,7 @@ use ennead_xs_client::XenStore;
 use tracing::info;
 
 use crate::nics;
-use crate::vif::Vifs;
+use crate::vif::{MEMORY, Vifs};
 
 /// How long XenStore may take for an answer: it may be restarting.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
     info!("started");
     let store = XenStore::open(PATIENCE)?;
+    let budget = Budget::of_this_vm(MEMORY).context("Cannot see what memory there is")?;
+    let queues = budget.left();
     // Rings, ports and taps come and go with the guests. /sys/devices is what /sys/class/net points into.
     Sandbox::new()
         .keep_device("/dev/xen/evtchn")
@@ -38,9 +41,9 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
         .enter()
         .context("Cannot drop privileges")?;
     nics::watch(Interfaces::open().context("Cannot open a socket")?)?;
-    let vifs = Vifs::new(Interfaces::open().context("Cannot open a socket")?);
+    let vifs = Vifs::new(Interfaces::open().context("Cannot open a socket")?, budget);
     let driver = Driver::start(store, vifs).context("Cannot find the guests' NICs")?;
     runtime.health.report()?;
-    info!("ready");
+    info!(queues, "ready");
     driver.run().context("Cannot serve the guests' NICs")
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ennead_backend::budget::{Budget, Share};
 use ennead_backend::device::{Backend, Device, Failure, Nodes, Reporter};
 use ennead_backend::memory::Granted;
 use ennead_os::{Interfaces, Offload, TapDevice};
@@ -17,7 +18,7 @@ use ennead_xen::{EventChannels, MappedRegion, Port};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
-use crate::config::{self, Frontend, Rings};
+use crate::config::{self, Frontend, MAX_QUEUES, Rings};
 use crate::delivery::Delivery;
 use crate::inbox::{Deputy, Inbox};
 use crate::neighbours::{Member, Neighbours};
@@ -32,6 +33,11 @@ const VAIN: u32 = 16;
 /// How long a frontend that sends more is not heard.
 const DEAF: Duration = Duration::from_millis(1);
 
+/// Bytes that a queue takes at most, with its thread, and what Linux and Xen need for it.
+pub const MEMORY: usize = 7 << 18;
+/// While there is memory for so many queues a frontend is offered more than one.
+const PLENTY: usize = 2 * MAX_QUEUES as usize;
+
 /// Packets that wait in a tap at most, in all of its queues: Linux's number for one.
 const WAITING: usize = 500;
 
@@ -41,14 +47,15 @@ type VifQueue = Queue<MappedRegion, Granted, TapDevice>;
 #[derive(Debug)]
 pub struct Vifs {
     interfaces: Interfaces,
+    budget: Budget,
     neighbours: Neighbours,
 }
 
 impl Vifs {
-    /// None yet.
+    /// None yet; so many queues at most.
     #[must_use]
-    pub fn new(interfaces: Interfaces) -> Self {
-        Self { interfaces, neighbours: Neighbours::default() }
+    pub fn new(interfaces: Interfaces, budget: Budget) -> Self {
+        Self { interfaces, budget, neighbours: Neighbours::default() }
     }
 }
 
@@ -87,7 +94,7 @@ impl Backend for Vifs {
 
     fn offer(&mut self, _: Device, own: &mut dyn Nodes) -> Result<Vec<(String, String)>, Failure> {
         config::Vif::read(own)?;
-        Ok(config::offer())
+        Ok(config::offer(if self.budget.left() >= PLENTY { MAX_QUEUES } else { 1 }))
     }
 
     fn serve(
@@ -99,6 +106,7 @@ impl Backend for Vifs {
     ) -> Result<(Vif, Vec<(String, String)>), Failure> {
         let vif = config::Vif::read(own)?;
         let frontend = Frontend::read(frontend)?;
+        let share = self.budget.take(frontend.queues.len()).map_err(Failure::NotYet)?;
         let rate = vif.rate.map(|rate| Credit::new(rate, Instant::now()));
         let rules = |queue| Rules {
             filter: vif.filter.clone(),
@@ -129,7 +137,7 @@ impl Backend for Vifs {
         }
         let count = queues.len();
         let member = self.neighbours.join(&vif, &frontend, &inboxes);
-        let served = Vif::start(queues, inboxes, member, &reporter);
+        let served = Vif::start(queues, inboxes, (member, share), &reporter);
         let served = served.map_err(|e| Failure::NotYet(e.to_string()))?;
         let (domid, handle, mac, vlan) = (device.domid.0, device.handle, vif.mac, vif.vlan.map(Vlan::id));
         info!(domid, handle, %mac, bridge = vif.bridge, vlan, isolated = vif.isolated, queues = count, "vif");
@@ -211,19 +219,21 @@ pub struct Vif {
     /// Of its threads, for their bells.
     inboxes: Vec<Arc<Inbox>>,
     threads: Vec<JoinHandle<(Counts, Counts)>>,
+    _share: Share,
 }
 
 impl Vif {
     fn start(
         queues: Vec<(VifQueue, Bells)>,
         inboxes: Vec<Arc<Inbox>>,
-        member: Member,
+        (member, share): (Member, Share),
         reporter: &Reporter,
     ) -> io::Result<Self> {
         let stop = Arc::new(Stop { asked: AtomicBool::new(false), told: AtomicBool::new(false) });
         let device = reporter.device();
         // If a thread cannot be started, those before it end with this.
-        let mut vif = Self { device, member: Some(member), stop, inboxes, threads: Vec::new() };
+        let (member, threads) = (Some(member), Vec::new());
+        let mut vif = Self { device, member, stop, inboxes, threads, _share: share };
         for ((queue, bells), inbox) in queues.into_iter().zip(vif.inboxes.clone()) {
             let (stop, reporter) = (Arc::clone(&vif.stop), reporter.clone());
             let (delivery, bells) = (Arc::clone(queue.delivery()), Arc::new(bells));
