@@ -133,14 +133,14 @@ fn more_memory_than_the_host_has() {
         &sections,
         ("memory-mib = 1024", "memory-mib = 600"),
         expect![[r#"
-        error: With guest `c` Xen, the VMs and the guests that start with the host need 624 MiB, and the host has 600
-            --> FOLDER/host.toml:166:1
-            |
-        166 | [guest.c]
-            | ^^^^^^^^^
-        help: write `memory-mib = 624` or more in `[host]` if the machine has it
+            error: With guest `c` Xen, the VMs and the guests that start with the host need 656 MiB, and the host has 600
+                --> FOLDER/host.toml:166:1
+                |
+            166 | [guest.c]
+                | ^^^^^^^^^
+            help: write `memory-mib = 656` or more in `[host]` if the machine has it
 
-        1 error in FOLDER/host.toml"#]],
+            1 error in FOLDER/host.toml"#]],
     );
 }
 
