@@ -73,21 +73,21 @@ fn configurations_that_are_not_there() {
         &(section("a", "none.toml") + &section("b", "b.cfg")),
         AS_IT_IS,
         expect![[r#"
-        error: Cannot read the configuration of guest `a`, FOLDER/guests/none.toml: No such file or directory (os error 2)
-            --> FOLDER/host.toml:158:1
-            |
-        158 | [guest.a]
-            | ^^^^^^^^^
-        help: correct `config`: it is a path relative to this file
+            error: Cannot read the configuration of guest `a`, FOLDER/guests/none.toml: No such file or directory (os error 2)
+                --> FOLDER/host.toml:159:1
+                |
+            159 | [guest.a]
+                | ^^^^^^^^^
+            help: correct `config`: it is a path relative to this file
 
-        error: Cannot read the configuration of guest `b`, FOLDER/guests/b.cfg: No such file or directory (os error 2)
-            --> FOLDER/host.toml:162:1
-            |
-        162 | [guest.b]
-            | ^^^^^^^^^
-        help: correct `config`: it is a path relative to this file
+            error: Cannot read the configuration of guest `b`, FOLDER/guests/b.cfg: No such file or directory (os error 2)
+                --> FOLDER/host.toml:163:1
+                |
+            163 | [guest.b]
+                | ^^^^^^^^^
+            help: correct `config`: it is a path relative to this file
 
-        2 errors in FOLDER/host.toml"#]],
+            2 errors in FOLDER/host.toml"#]],
     );
 }
 
@@ -115,14 +115,14 @@ fn more_memory_than_the_tenant_may_have() {
         &sections,
         ("memory-mib = 4096", "memory-mib = 95"),
         expect![[r#"
-        error: With guest `b` those that start with the host have 96 MiB of memory, and tenant `main` may have 95
-            --> FOLDER/host.toml:162:1
-            |
-        162 | [guest.b]
-            | ^^^^^^^^^
-        help: raise `memory-mib` of the tenant, or start this guest later
+            error: With guest `b` those that start with the host have 96 MiB of memory, and tenant `main` may have 95
+                --> FOLDER/host.toml:163:1
+                |
+            163 | [guest.b]
+                | ^^^^^^^^^
+            help: raise `memory-mib` of the tenant, or start this guest later
 
-        1 error in FOLDER/host.toml"#]],
+            1 error in FOLDER/host.toml"#]],
     );
 }
 
@@ -134,9 +134,9 @@ fn more_memory_than_the_host_has() {
         ("memory-mib = 1024", "memory-mib = 600"),
         expect![[r#"
             error: With guest `c` Xen, the VMs and the guests that start with the host need 656 MiB, and the host has 600
-                --> FOLDER/host.toml:166:1
+                --> FOLDER/host.toml:167:1
                 |
-            166 | [guest.c]
+            167 | [guest.c]
                 | ^^^^^^^^^
             help: write `memory-mib = 656` or more in `[host]` if the machine has it
 
@@ -151,13 +151,13 @@ fn a_device_that_nobody_serves() {
         &section("a", "disk.cfg"),
         without,
         expect![[r#"
-        error: Guest `a` has a disk, which tenant `main` has no backend for
-            --> FOLDER/host.toml:157:1
-            |
-        157 | [guest.a]
-            | ^^^^^^^^^
-        help: add one to `[tenant.main.backends]`
+            error: Guest `a` has a disk, which tenant `main` has no backend for
+                --> FOLDER/host.toml:158:1
+                |
+            158 | [guest.a]
+                | ^^^^^^^^^
+            help: add one to `[tenant.main.backends]`
 
-        1 error in FOLDER/host.toml"#]],
+            1 error in FOLDER/host.toml"#]],
     );
 }

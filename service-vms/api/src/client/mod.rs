@@ -54,6 +54,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often whoever uploads hears how far it is.
 const TICK: Duration = Duration::from_millis(200);
 
+/// How long to wait before something is asked again.
+const AGAIN: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
+
 /// Bytes that a guest's log may at most have here: many times what a toolstack keeps.
 const MAX_LOG: usize = 16 << 20;
 
@@ -87,6 +90,12 @@ struct Asked<'a> {
 impl<'a> Asked<'a> {
     fn new(method: Method, path: &'a str) -> Self {
         Self { method, path, headers: &[], body: Bytes::new() }
+    }
+
+    /// Whether to ask twice does no more than to ask once.
+    fn is_repeatable(&self) -> bool {
+        let keyed = self.headers.iter().any(|(name, _)| *name == IDEMPOTENCY_KEY);
+        keyed || [Method::GET, Method::HEAD, Method::PUT].contains(&self.method)
     }
 }
 
@@ -128,23 +137,17 @@ impl Client {
         self.get(&path::guest(name)).await
     }
 
-    /// Creates a guest. If the connection breaks, asks once more, which creates no second one.
+    /// Creates a guest. If the connection breaks, asks again, which creates no second one.
     ///
     /// # Errors
     /// As [`Client::guests`]; `Exists`, `Quota`, `Memory`, `ImagesMissing`.
     pub async fn create(&self, guest: &CreateGuest) -> Result<Guest, Error> {
         let random = RandomState::new();
         let key = format!("{:016x}{:016x}", random.hash_one(0), random.hash_one(1));
-        let ask = || async {
-            let headers = [(IDEMPOTENCY_KEY, key.as_str()), (CONTENT_TYPE.as_str(), JSON)];
-            let body = self.encode(guest)?;
-            let asked = Asked { headers: &headers, body, ..Asked::new(Method::POST, path::GUESTS) };
-            self.decode(self.ask(asked).await?).await
-        };
-        match ask().await {
-            Err(Error::Broken { .. }) => ask().await,
-            other => other,
-        }
+        let headers = [(IDEMPOTENCY_KEY, key.as_str()), (CONTENT_TYPE.as_str(), JSON)];
+        let body = self.encode(guest)?;
+        let asked = Asked { headers: &headers, body, ..Asked::new(Method::POST, path::GUESTS) };
+        self.decode(self.ask(asked).await?).await
     }
 
     /// Does something with a guest, or asks it to.
@@ -316,22 +319,38 @@ impl Client {
         self.decode(self.ask(Asked::new(Method::GET, path)).await?).await
     }
 
-    /// Asks; an answer that says no is an error. What changes nothing is asked once more if the connection breaks: a toolstack
-    /// that has just been restarted ends those of its predecessor.
+    /// Asks; an answer that says no is an error.
     async fn ask(&self, asked: Asked<'_>) -> Result<Response<Incoming>, Error> {
-        let again = (asked.method == Method::GET).then(|| asked.clone());
-        let (answer, _) = match (self.send(asked, |_| {}).await, again) {
-            // What happened first is what there is to say.
-            (Err(broken @ Error::Broken { .. }), Some(again)) => {
-                self.send(again, |_| {}).await.map_err(|_| broken)?
-            }
-            (answer, _) => answer?,
-        };
+        let (answer, _) = self.send(asked, |_| {}).await?;
         self.success(answer).await
     }
 
-    /// Connects and asks. The second value keeps the connection until the answer has been read.
+    /// Connects and asks; the second value keeps the connection until the answer has been read. What changes nothing, or nothing
+    /// twice, is asked again if the connection breaks: a toolstack that has just been restarted ends those of its predecessor.
     async fn send(
+        &self,
+        asked: Asked<'_>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(Response<Incoming>, SendRequest<Outgoing>), Error> {
+        let mut pauses = if asked.is_repeatable() { AGAIN.iter() } else { [].iter() };
+        let mut first = None;
+        loop {
+            let error = match self.send_once(asked.clone(), &mut progress).await {
+                Err(error) => error,
+                answer => return answer,
+            };
+            let broken = matches!(error, Error::Broken { .. });
+            // What happened first is what there is to say.
+            let told = first.take().unwrap_or(error);
+            match pauses.next().filter(|_| broken) {
+                Some(pause) => tokio::time::sleep(*pause).await,
+                None => return Err(told),
+            }
+            first = Some(told);
+        }
+    }
+
+    async fn send_once(
         &self,
         asked: Asked<'_>,
         mut progress: impl FnMut(u64),
