@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | host ready | Builder says `host-ready` | xenstored and xenconsoled run, so `xl` can be used |
 //! | guest created | the toolstack has created the guests of the manifest | `xl create` has ended, which `xendomains` starts |
-//! | login | `ennead logs` shows the guest's prompt, looked at five times a second | `xl console` shows it |
+//! | login | the guest's console, followed, shows its prompt | `xl console` shows it |
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
