@@ -42,6 +42,14 @@ pub struct Options {
 }
 
 impl Options {
+    /// The text of the manifest.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn manifest_text(&self) -> Result<String> {
+        self.text.clone().map_or_else(|| xen::read(&self.manifest), Ok)
+    }
+
     /// The project's own host, as `out/ennead.iso`.
     #[must_use]
     pub fn standard() -> Self {
@@ -102,10 +110,7 @@ pub fn build_with(
     options: &Options,
     replaced: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Host> {
-    let mut manifest = match &options.text {
-        Some(text) => plan::check_text(&options.manifest, text.clone())?,
-        None => plan::check(&options.manifest)?,
-    };
+    let mut manifest = plan::check_text(&options.manifest, options.manifest_text()?)?;
     for vm in &mut manifest.plan.vms {
         if let Some(more) = options.kernel_options.get(&vm.name) {
             vm.kernel_options = format!("{} {more}", vm.kernel_options).trim().to_owned();

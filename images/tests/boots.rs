@@ -5,24 +5,14 @@
 use ennead_images::cache::Cache;
 use ennead_images::host::{self, Options};
 use ennead_images::progress::Progress;
-use ennead_images::qemu::{Accel, Firmware, Settings};
+use ennead_images::qemu::Settings;
 use ennead_images::scenario::{self, Setup};
 
 fn setup() -> Setup {
     let build = Options::standard();
     let memory_mib = ennead_images::plan::check(&build.manifest).unwrap().plan.host.memory_mib;
-    let machine = Settings {
-        iso: build.out.clone(),
-        firmware: Firmware::Bios,
-        memory_mib,
-        // What every machine has; KVM hides mistakes that only slow machines show.
-        accel: Accel::Tcg,
-        resets: false,
-        lines: Vec::new(),
-        toolstacks: Vec::new(),
-        extra: Vec::new(),
-        log: build.out.with_file_name("serial.log"),
-    };
+    // Emulated, as every machine can: KVM hides mistakes that only slow machines show.
+    let machine = Settings::emulated(build.out.clone(), memory_mib, build.out.with_file_name("serial.log"));
     Setup { cache: Cache::from_environment().unwrap(), progress: Progress::Plain, build, machine }
 }
 

@@ -56,14 +56,11 @@ pub(super) fn build(cache: &Cache, progress: Progress, options: &host::Options) 
     write(&kernels.join(format!("{KERNEL}.config")), &config)?;
     let patch = |name: &str| kernels.join(format!("{name}.patch"));
     fs::copy(patch("device"), patch(KERNEL)).context("Cannot copy the patch")?;
-    let text = match &options.text {
-        Some(text) => text.clone(),
-        None => read(&options.manifest)?,
-    };
     let manifest = folder.path().join("host.toml");
     // Linux's netback does not copy a packet itself: it has Xen copy from one guest's page to the other's.
     let rules = "allow guest_main_t guest_main_t:grant { copy };".to_owned();
-    let options = host::Options { manifest, text: Some(with_linux(&text)?), rules, ..options.clone() };
+    let text = with_linux(&options.manifest_text()?)?;
+    let options = host::Options { manifest, text: Some(text), rules, ..options.clone() };
     Ok([ours, host::build(cache, progress, &options)?])
 }
 

@@ -22,7 +22,6 @@ use crate::operator::Operator;
 use crate::progress::Progress;
 use crate::qemu::{Machine, Settings};
 use crate::session::{PATIENCE, Session};
-use crate::xen::read;
 use crate::{disk, host as our_host, plan, program, relay, timeline};
 
 /// How many times faster than Debian's Dom0 we must be.
@@ -94,11 +93,7 @@ pub fn run(
 
 /// The host of a manifest, and the guest starts with it.
 fn with_guest(options: &our_host::Options) -> Result<our_host::Options> {
-    let text = match &options.text {
-        Some(text) => text.clone(),
-        None => read(&options.manifest)?,
-    };
-    let checked = plan::check_text(&options.manifest, text)?;
+    let checked = plan::check_text(&options.manifest, options.manifest_text()?)?;
     let tenant = &checked.plan.tenants.first().context("The manifest has no tenant")?.name;
     let (name, config) = (first_guest::NAME, first_guest::configuration());
     let section =
