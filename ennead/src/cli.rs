@@ -53,6 +53,9 @@ pub(crate) enum Command {
         /// Leave it paused
         #[arg(long)]
         paused: bool,
+        /// Use its console at once; Ctrl-] leaves it
+        #[arg(short, long, conflicts_with = "json")]
+        console: bool,
         /// Its name, instead of the one in the file
         #[arg(long, value_name = "NAME", value_parser = guest_name)]
         name: Option<String>,

@@ -28,8 +28,11 @@ pub(crate) fn run(cli: Cli, output: Output) -> Result<(), Failure> {
 
 async fn obey(client: &Client, output: Output, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Create { file, paused, name } => {
+        Command::Create { file, paused, console, name } => {
             let guest = create::create(client, output, &file, name, paused).await?;
+            if console {
+                return console::console(client, output, &guest.name).await;
+            }
             output.show(&guest, || show::guest(&guest))
         }
         Command::List => {

@@ -54,17 +54,18 @@ pub(crate) async fn create(
     let sha256 = |image: &Option<Image>| image.as_ref().map(|image| image.sha256);
     let guest = CreateGuest { config, kernel: sha256(&kernel), ramdisk: sha256(&ramdisk), paused };
     let images: Vec<&Image> = kernel.iter().chain(&ramdisk).collect();
-    upload(client, output, &images).await?;
-    let created = client.create(&guest).await;
-    if is_missing(&created) {
-        // They made room for others in the meantime.
-        upload(client, output, &images).await?;
+    // Twice, since they may make room for others in the meantime. Asked first: the host mostly has them, or refuses for another reason.
+    for _ in 0..2 {
         let created = client.create(&guest).await;
-        // One that is named by its hash may never have been there.
-        if is_missing(&created) && images.iter().any(|image| image.file.is_some()) {
-            return Err(too_large(&images));
+        if !is_missing(&created) {
+            return Ok(created?);
         }
-        return Ok(created?);
+        upload(client, output, &images).await?;
+    }
+    let created = client.create(&guest).await;
+    // One that is named by its hash may never have been there.
+    if is_missing(&created) && images.iter().any(|image| image.file.is_some()) {
+        return Err(too_large(&images));
     }
     Ok(created?)
 }

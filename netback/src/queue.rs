@@ -93,11 +93,11 @@ impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
         Ok(Self { tx, memory, tap, inbox, delivery })
     }
 
-    /// A bounded round in each direction.
+    /// A bounded round in each direction. It asks for the time only if there is a rate: that mostly is a system call.
     ///
     /// # Errors
     /// How the frontend broke the protocol, or the tap.
-    pub fn pass(&mut self, now: Instant) -> Result<Pass, Error> {
+    pub fn pass(&mut self, now: impl Fn() -> Instant) -> Result<Pass, Error> {
         let tx = self.tx.round(&mut self.memory, &mut self.tap, now)?;
         let (rx, wants_packets) = self.delivery.round(&mut self.tap)?;
         Ok(Pass { tx, rx, wants_packets })

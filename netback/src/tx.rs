@@ -166,7 +166,7 @@ impl<P: SharedPage> Transmit<P> {
         &mut self,
         memory: &mut impl GuestMemory,
         tap: &mut impl Tap,
-        now: Instant,
+        now: impl Fn() -> Instant,
     ) -> Result<Round, Broken> {
         let (placed, until) = self.gather(now)?;
         let mut round = Round { until, ..Round::default() };
@@ -181,14 +181,14 @@ impl<P: SharedPage> Transmit<P> {
     }
 
     /// The next packets, as many as are there, fit, and are within the guest's rate.
-    fn gather(&mut self, now: Instant) -> Result<(Vec<Placed>, Option<Instant>), Broken> {
+    fn gather(&mut self, now: impl Fn() -> Instant) -> Result<(Vec<Placed>, Option<Instant>), Broken> {
         let (mut placed, mut used) = (Vec::new(), 0);
         while placed.len() < ROUND_PACKETS && used + TAG + MAX_PACKET + PAGE_SIZE <= self.buffer.len() {
             let held = self.held.take();
             let Some(packet) = (if held.is_some() { held } else { gather::next(&mut self.ring)? }) else {
                 break;
             };
-            if let Some(Err(until)) = self.rate.as_ref().map(|rate| rate.take(packet.size.into(), now)) {
+            if let Some(Err(until)) = self.rate.as_ref().map(|rate| rate.take(packet.size.into(), now())) {
                 self.held = Some(packet);
                 return Ok((placed, Some(until)));
             }

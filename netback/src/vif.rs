@@ -311,7 +311,7 @@ impl Worker {
         // After a predecessor's death the frontend may be waiting for what was published long ago.
         self.bells.notify(true, true)?;
         while !self.stop.asked.load(Ordering::Acquire) {
-            let pass = self.queue.pass(Instant::now())?;
+            let pass = self.queue.pass(Instant::now)?;
             self.bells.notify(pass.tx.notify, pass.rx.notify)?;
             self.listen(&pass)?;
             // Once: the guest decides how often it happens.
@@ -333,12 +333,11 @@ impl Worker {
             return Ok(());
         }
         self.vain = if pass.busy() { 0 } else { self.vain.saturating_add(1) };
-        let now = Instant::now();
-        if self.vain < VAIN || self.deaf.is_some_and(|until| until <= now) {
+        if self.vain < VAIN || self.deaf.is_some_and(|until| until <= Instant::now()) {
             self.deaf = None;
             self.muted.drain(..).try_for_each(|port| self.bells.events.unmask(port))?;
         } else if self.deaf.is_none() {
-            self.deaf = now.checked_add(DEAF);
+            self.deaf = Instant::now().checked_add(DEAF);
         }
         Ok(())
     }

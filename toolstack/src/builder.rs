@@ -97,9 +97,9 @@ pub trait Channel {
 #[derive(Debug)]
 struct Order {
     request: What,
-    /// What is put into the window before.
+    /// What is put into the window before; it comes back with the answer.
     window: Vec<u8>,
-    answer: oneshot::Sender<Result<Reply, Error>>,
+    answer: oneshot::Sender<(Result<Reply, Error>, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl<C: Channel> Serve<C> {
                     let reply = self.channel.ask(request).await;
                     let closed = matches!(reply, Err(Error::Closed));
                     // Who asked may have gone.
-                    let _ = answer.send(reply);
+                    let _ = answer.send((reply, window));
                     if closed {
                         return Err(Error::Closed);
                     }
@@ -181,19 +181,20 @@ macro_rules! typed {
 /// All fail as Builder says, or when it does not answer.
 #[expect(clippy::missing_errors_doc, reason = "said once, above")]
 impl Builder {
-    async fn order(&self, request: What, window: Vec<u8>) -> Result<Reply, Error> {
+    async fn order(&self, request: What, window: Vec<u8>) -> Result<(Reply, Vec<u8>), Error> {
         let (answer, reply) = oneshot::channel();
         self.orders.send(Order { request, window, answer }).await.map_err(|_| Error::Closed)?;
-        reply.await.map_err(|_| Error::Closed)?
+        let (reply, window) = reply.await.map_err(|_| Error::Closed)?;
+        Ok((reply?, window))
     }
 
     async fn ask(&self, request: Request) -> Result<Reply, Error> {
-        self.order(What::This(request), Vec::new()).await
+        self.order(What::This(request), Vec::new()).await.map(|(reply, _)| reply)
     }
 
     /// Tells of the window; ends the building of what is half built.
     pub async fn hello(&self) -> Result<Limits, Error> {
-        let reply = self.order(What::Hello, Vec::new()).await;
+        let reply = self.order(What::Hello, Vec::new()).await.map(|(reply, _)| reply);
         typed!(reply, "the greeting", Reply::Limits { memory_mib, vcpus, guests, iommu } => Limits { memory_mib, vcpus, guests, iommu })
     }
 
@@ -205,15 +206,15 @@ impl Builder {
         }
         let length = u32::try_from(bytes.len()).map_err(|_| Error::TooLong("The guest"))?;
         let reply = self.order(What::This(Request::Create { key, length }), bytes).await;
-        typed!(reply, "a creation", Reply::Created { domid } => domid)
+        typed!(reply.map(|(reply, _)| reply), "a creation", Reply::Created { domid } => domid)
     }
 
-    /// Loads bytes, at most [`WINDOW`], into a guest that is being built.
-    pub async fn load(&self, domid: u16, part: Part, bytes: Vec<u8>) -> Result<(), Error> {
+    /// Loads bytes, at most [`WINDOW`], into a guest that is being built; gives their memory back.
+    pub async fn load(&self, domid: u16, part: Part, bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
         let length = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= WINDOW);
         let length = length.ok_or(Error::TooLong("A part of the guest"))?;
-        let reply = self.order(What::This(Request::Load { domid, part, length }), bytes).await;
-        typed!(reply, "a part of a guest", Reply::Done => ())
+        let (reply, bytes) = self.order(What::This(Request::Load { domid, part, length }), bytes).await?;
+        typed!(Ok(reply), "a part of a guest", Reply::Done => bytes)
     }
 
     /// Ends the building; gives the ports of its console and of XenStore.

@@ -6,8 +6,10 @@ use std::rc::Rc;
 
 use ennead_api::Sha256;
 use ennead_guest::Kind;
+use ennead_xen::DomainKind;
 use sha2::Digest as _;
 
+use crate::kernel::Kernel;
 use crate::loader::Loaders;
 
 /// Bytes that all images together may have, whatever memory there is.
@@ -56,6 +58,8 @@ pub struct Images {
     loaders: Loaders,
     /// Those of guests that start with the host.
     own: BTreeMap<Sha256, Rc<Vec<u8>>>,
+    /// What was found in those that are kernels, started as a kind of domain; as long as they are here.
+    analysed: Vec<(Sha256, DomainKind, Rc<Kernel>)>,
 }
 
 #[derive(Debug)]
@@ -68,7 +72,8 @@ impl Images {
     /// Room for this many bytes. The boot loaders are always there and do not count, nor does what is [added](Self::add_own).
     #[must_use]
     pub fn new(limit: usize, loaders: Loaders) -> Self {
-        Self { limit, kept: BTreeMap::new(), coming: Rc::default(), clock: 0, loaders, own: BTreeMap::new() }
+        let (kept, own, analysed) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        Self { limit, kept, coming: Rc::default(), clock: 0, loaders, own, analysed }
     }
 
     /// Adds an image that came with this VM, and stays as long.
@@ -124,6 +129,20 @@ impl Images {
         Some(Rc::clone(&image.bytes))
     }
 
+    /// What an image asks for as the kernel of such a domain, if that is known.
+    #[must_use]
+    pub fn analysed(&self, id: Sha256, kind: DomainKind) -> Option<Rc<Kernel>> {
+        let known = self.analysed.iter().find(|(of, to, _)| (*of, *to) == (id, kind));
+        known.map(|(.., kernel)| Rc::clone(kernel))
+    }
+
+    /// Remembers it, if the image is here.
+    pub fn set_analysed(&mut self, id: Sha256, kind: DomainKind, kernel: Rc<Kernel>) {
+        if self.has(id) && self.analysed(id, kind).is_none() {
+            self.analysed.push((id, kind, kernel));
+        }
+    }
+
     /// Makes room for an image of a length. What is not in `needed` goes, the longest unused first.
     ///
     /// # Errors
@@ -152,6 +171,7 @@ impl Images {
                 break;
             }
             self.kept.remove(&id);
+            self.analysed.retain(|(of, ..)| *of != id);
         }
         self.coming.set(self.coming.get().saturating_add(bytes));
         let room = Room { bytes, coming: Rc::clone(&self.coming) };
@@ -267,6 +287,22 @@ mod tests {
         put(&mut images, b, &[id(a)]).unwrap();
         assert!(images.has(id(a)) && !images.has(id(c)));
         assert_eq!(put(&mut images, &[0; 11], &[]), Err(Refused::TooLarge { bytes: 11, limit: 10 }));
+    }
+
+    #[test]
+    fn what_is_known_of_an_image_goes_with_it() {
+        let file = crate::kernel::tests::elf(&[(0x20_0000, 9000, &[1; 3000])]);
+        let kernel = Rc::new(Kernel::analyse(&file, DomainKind::Pvh).unwrap());
+        let mut images = Images::new(file.len(), Loaders::default());
+        images.set_analysed(id(&file), DomainKind::Pvh, Rc::clone(&kernel));
+        assert_eq!(images.analysed(id(&file), DomainKind::Pvh), None, "it is not here");
+        put(&mut images, &file, &[]).unwrap();
+        images.set_analysed(id(&file), DomainKind::Pvh, Rc::clone(&kernel));
+        assert_eq!(images.analysed(id(&file), DomainKind::Pvh), Some(kernel));
+        assert_eq!(images.analysed(id(&file), DomainKind::Pv), None);
+        put(&mut images, b"another", &[]).unwrap();
+        put(&mut images, &file, &[]).unwrap();
+        assert_eq!(images.analysed(id(&file), DomainKind::Pvh), None);
     }
 
     #[test]

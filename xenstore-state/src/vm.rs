@@ -17,6 +17,7 @@ use ennead_xenstore_state::service::{Mode, Service};
 use ennead_xenstore_state::{Quotas, State};
 use ennead_xs_link::{Answerer, Directory, MAX_BODY, RecordWriter, region_len};
 use ennead_xs_wire::Errno;
+use rustix::time::{ClockId, clock_gettime};
 use tracing::{info, warn};
 
 /// Slots of the link: each guest has one call under way, and half of the slots are for those.
@@ -53,7 +54,6 @@ struct Vm {
     region: Vec<u32>,
     bell: Option<Port>,
     answerer: Answerer<XenMemory<GrantedRegion>>,
-    start: Instant,
     /// A successor has everything.
     is_succeeded: bool,
 }
@@ -103,7 +103,6 @@ pub(crate) fn serve(runtime: Runtime) -> anyhow::Result<Infallible> {
         region: grefs,
         bell: None,
         answerer: Answerer::create(XenMemory(region)),
-        start: Instant::now(),
         is_succeeded: false,
     };
     vm.open();
@@ -129,13 +128,19 @@ fn available_kib() -> anyhow::Result<u64> {
     Ok(line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok()).unwrap_or_default())
 }
 
+/// The time in milliseconds, as of Linux's last tick: the exact one mostly is a system call, for each request.
+fn now_ms() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    Duration::try_from(now).map_or(0, |now| now.as_millis().try_into().unwrap_or(u64::MAX))
+}
+
 impl Vm {
     fn run(&mut self) -> anyhow::Result<Infallible> {
         let mut body = Box::new([0; MAX_BODY]);
         let mut records = RecordWriter::default();
         let mut ports = [Port(0); 16];
         loop {
-            if self.service.tick(self.start.elapsed().as_millis().try_into().unwrap_or(u64::MAX)) {
+            if self.service.tick(now_ms()) {
                 self.answerer.call_attention();
                 self.wake();
             }

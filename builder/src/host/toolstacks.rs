@@ -33,6 +33,8 @@ const MAX_WAITING: usize = 64;
 pub(super) struct Toolstack {
     server: Server<Protocol, MappedPage>,
     window: Option<MappedRegion>,
+    /// What was last copied from it. It stays: each page of new memory is a fault, which costs a PV domain more than the copy.
+    copied: Vec<u8>,
     /// What it is building.
     half: Option<Construction<Rc<Control>>>,
     waiting: VecDeque<Tagged<Reply>>,
@@ -96,6 +98,7 @@ impl Host {
         let toolstack = Toolstack {
             server,
             window: None,
+            copied: Vec::new(),
             half: None,
             waiting: VecDeque::new(),
             ready: true,
@@ -234,8 +237,10 @@ impl Host {
     }
 
     fn create(&mut self, caller: DomId, key: u64, length: u32) -> Result<Reply, No> {
-        let bytes = self.toolstack(caller)?.copy(length, MAX_NEW_GUEST)?;
-        let new = NewGuest::decode(&bytes).ok_or_else(|| No::invalid("That is no description of a guest"))?;
+        let toolstack = self.toolstack(caller)?;
+        toolstack.copy(length, MAX_NEW_GUEST)?;
+        let new = NewGuest::decode(&toolstack.copied)
+            .ok_or_else(|| No::invalid("That is no description of a guest"))?;
         let domains = self.control.domains()?;
         let in_use = |domid: DomId| domains.iter().any(|info| info.domid == domid);
         let domid = match self.guests.admit(caller, key, &new, in_use)? {
@@ -278,12 +283,13 @@ impl Host {
 
     fn load(&mut self, caller: DomId, domid: DomId, part: Part, length: u32) -> Result<Reply, No> {
         let toolstack = self.toolstack(caller)?;
-        let bytes = toolstack.copy(length, WINDOW_PAGES * PAGE_SIZE)?;
+        toolstack.copy(length, WINDOW_PAGES * PAGE_SIZE)?;
         let half = toolstack.half.as_mut().filter(|half| half.domid() == domid);
         let half = half.ok_or(Refused::Unknown(domid))?;
+        let bytes = &toolstack.copied;
         let loaded = match part {
-            Part::Kernel { segment, offset } => half.load_kernel(usize::from(segment), offset, &bytes),
-            Part::Ramdisk { offset } => half.load_ramdisk(offset, &bytes),
+            Part::Kernel { segment, offset } => half.load_kernel(usize::from(segment), offset, bytes),
+            Part::Ramdisk { offset } => half.load_ramdisk(offset, bytes),
         };
         loaded.map_err(|error| self.broken(caller, error))?;
         Ok(Reply::Done)
@@ -426,17 +432,17 @@ impl Toolstack {
         Ok(())
     }
 
-    /// A copy of the window's first bytes: the toolstack may change them at any time.
-    fn copy(&self, length: u32, max: usize) -> Result<Vec<u8>, No> {
+    /// Copies the window's first bytes: the toolstack may change them at any time.
+    fn copy(&mut self, length: u32, max: usize) -> Result<(), No> {
         let window =
             self.window.as_ref().ok_or_else(|| No::invalid("There is no window: say Hello first"))?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > max.min(window.size()) {
             return Err(No::invalid("That is more than the window, or a description of a guest, has"));
         }
-        let mut bytes = vec![0; length];
-        window.read(0, &mut bytes);
-        Ok(bytes)
+        self.copied.resize(length, 0);
+        window.read(0, &mut self.copied);
+        Ok(())
     }
 }
 

@@ -67,6 +67,21 @@ fn it_ends_with_the_guest() {
     assert_eq!(shown, [GREETING, b"A"].concat());
 }
 
+#[test]
+fn create_can_go_on_with_the_console() {
+    let fake = with_guest();
+    let mut child = ennead(&fake, &["create", "web.toml", "--name", "second", "--console"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.as_ref().unwrap().write_all(b"aq").unwrap();
+    assert_eq!(ended(&mut child), 0);
+    let mut shown = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut shown).unwrap();
+    assert_eq!(shown, [GREETING, b"A"].concat());
+}
+
 /// A terminal, and its other end.
 fn terminal() -> (File, File) {
     let outer: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();

@@ -1,7 +1,7 @@
 //! The two hosts as whoever asks them sees them.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -47,8 +47,7 @@ impl Ours {
 impl Host for Ours {
     fn create(&mut self) -> Result<(Duration, Duration)> {
         let start = Instant::now();
-        self.operator.ask(&["create", &self.config.display().to_string()])?;
-        let console = Console::open(&self.operator)?;
+        let console = Console::of_new(&self.operator, &self.config)?;
         let first_line = console.wait(|_| true)?;
         let shell = if first_line.1.contains(SHELL) {
             first_line.0
@@ -75,16 +74,16 @@ impl Host for Ours {
     }
 }
 
-/// `ennead console`.
+/// `ennead create --console`, as `xl create -c` on the other host.
 struct Console {
     child: Child,
     lines: Receiver<(Instant, String)>,
 }
 
 impl Console {
-    fn open(operator: &Operator) -> Result<Self> {
+    fn of_new(operator: &Operator, config: &Path) -> Result<Self> {
         let mut child = operator
-            .command(&["console", GUEST])
+            .command(&["create", "--console", &config.display().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -6,8 +6,8 @@
 //!
 //! | | Ours | Classic |
 //! |---|---|---|
-//! | begins with | `ennead create` being started, then `ennead console` | `xl create -c` being typed on Dom0's console |
-//! | first line, shell | the line is complete in the output of `ennead console` | the line begins on the serial console |
+//! | begins with | `ennead create --console` being started | `xl create -c` being typed on Dom0's console |
+//! | first line, shell | the line is complete in its output | the line begins on the serial console |
 //! | destroy begins with | `ennead destroy` being started | `xl destroy` being typed |
 //! | gone | the command has ended and Builder has said that Xen let go of the domain | `xl destroy` has ended |
 //!

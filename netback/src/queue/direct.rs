@@ -29,7 +29,7 @@ struct Guest {
 
 impl Guest {
     fn pass(&mut self) -> Pass {
-        let pass = self.queue.pass(Instant::now()).unwrap();
+        let pass = self.queue.pass(Instant::now).unwrap();
         self.front.collect();
         pass
     }
@@ -251,7 +251,7 @@ fn a_rate_and_the_filter_come_first() {
     one.send(2, MAX_PACKET, &LARGE);
     one.send(2, 100, &PLAIN);
     one.send(2, 99, &PLAIN);
-    let pass = one.queue.pass(now).unwrap();
+    let pass = one.queue.pass(|| now).unwrap();
     assert_eq!(pass.tx.until, Some(now + Duration::from_secs(1)));
     assert_eq!(two.lengths(), [MAX_PACKET, 100]);
     let mut foreign = to_mac(2, packet(100, 3));
@@ -260,7 +260,7 @@ fn a_rate_and_the_filter_come_first() {
     foreign[6] ^= 2;
     one.front.send(&foreign, &PLAIN);
     for seconds in 1..9 {
-        one.queue.pass(now + Duration::from_secs(seconds)).unwrap();
+        one.queue.pass(|| now + Duration::from_secs(seconds)).unwrap();
     }
     assert_eq!(one.queue.counts().0.forbidden, 2);
     assert_eq!((two.lengths(), one.tap.sent().len()), (vec![99], 0));
@@ -396,7 +396,7 @@ fn a_ring_that_is_broken_or_closed_is_left_to_its_thread() {
         one.send(2, 60, &PLAIN);
         one.pass();
         assert!(is_woken(&two));
-        assert_eq!(two.queue.pass(Instant::now()).is_err(), n == 0);
+        assert_eq!(two.queue.pass(Instant::now).is_err(), n == 0);
         two.queue.inbox().take(&mut Batch::new().unwrap());
     }
     assert!(two.front.receive().is_empty());

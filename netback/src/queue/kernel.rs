@@ -44,7 +44,7 @@ impl Guest {
 
     fn send(&mut self, packet: &[u8], flags: u16, gso: Option<Gso>) {
         self.front.send(packet, &Layout { cuts: vec![66], offset: 100, flags, gso });
-        while self.queue.pass(Instant::now()).unwrap().busy() {}
+        while self.queue.pass(Instant::now).unwrap().busy() {}
         self.front.collect();
         assert_eq!((self.front.under_way(), self.front.errors.0), (0, 0));
     }
@@ -54,7 +54,7 @@ impl Guest {
         let mut received = Vec::new();
         let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
         while poll(&mut [PollFd::new(self.queue.tap(), PollFlags::IN)], Some(&patience)).unwrap() > 0 {
-            self.queue.pass(Instant::now()).unwrap();
+            self.queue.pass(Instant::now).unwrap();
             received.extend(self.front.receive());
             self.front.post(200);
         }
@@ -130,7 +130,7 @@ fn packets_go_through_this_kernel() {
         let layout = Layout { cuts: vec![66], offset: 100, flags: 0, gso: None };
         sender.front.send(packet, &layout);
     }
-    while sender.queue.pass(Instant::now()).unwrap().busy() {}
+    while sender.queue.pass(Instant::now).unwrap().busy() {}
     sender.front.collect();
     let received: Vec<Vec<u8>> = taker.receive().into_iter().map(|p| p.bytes).collect();
     assert_eq!(received, burst);

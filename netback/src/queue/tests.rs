@@ -88,7 +88,7 @@ fn in_vlan(vlan: Option<Vlan>, packet: &[u8], header: &mut VnetHeader) -> Vec<u8
 
 fn passes(queue: &mut TestQueue) {
     while {
-        let pass = queue.pass(Instant::now()).unwrap();
+        let pass = queue.pass(Instant::now).unwrap();
         pass.busy() || pass.more()
     } {}
 }
@@ -166,7 +166,7 @@ proptest! {
                     tap.give([0; 10], &in_vlan(foreign, &packet(length, seed), &mut [0; 10]));
                 }
                 Action::Post(count) => front.post(count),
-                Action::Pass => { queue.pass(Instant::now()).unwrap(); }
+                Action::Pass => { queue.pass(Instant::now).unwrap(); }
                 Action::Take => { front.collect(); received.extend(front.receive()); }
                 // Politely: between two passes. A packet that waits for buffers would be lost.
                 Action::Restart => if !queue.delivery.is_holding() { queue = with(&front, &tap, rules()); }
@@ -209,7 +209,7 @@ proptest! {
         front.rx.store(0, ahead);
         tap.give([0; 10], &packet(9000, 1));
         for _ in 0..4 {
-            if queue.pass(Instant::now()).is_err() {
+            if queue.pass(Instant::now).is_err() {
                 break;
             }
         }
@@ -299,7 +299,7 @@ fn a_backend_killed_anywhere_while_it_receives_loses_packets_only() {
 fn passes_at_most(queue: &mut TestQueue, count: usize) {
     for _ in 0..count {
         // A backend that is dead does not see what it has not written.
-        let _ = queue.pass(Instant::now());
+        let _ = queue.pass(Instant::now);
     }
 }
 
@@ -343,7 +343,7 @@ fn a_frontend_that_breaks_the_protocol_is_found_out() {
         front.grant(&packet(100, 1), false);
         slots.iter().for_each(|slot| front.put(slot, None));
         front.push();
-        match queue.pass(Instant::now()) {
+        match queue.pass(Instant::now) {
             Err(Error::Broken(broken)) => assert_eq!(broken, expected, "{name}"),
             other => panic!("{name}: {other:?}"),
         }
@@ -352,12 +352,12 @@ fn a_frontend_that_breaks_the_protocol_is_found_out() {
     let (mut front, _tap, mut queue) = start();
     chain(16).iter().for_each(|slot| front.put(slot, Some(1)));
     front.push();
-    assert!(queue.pass(Instant::now()).is_ok(), "18 slots are allowed");
+    assert!(queue.pass(Instant::now).is_ok(), "18 slots are allowed");
     front.tx.store(0, 257 + 18);
-    assert!(matches!(queue.pass(Instant::now()), Err(Error::Broken(Broken::Ring(_)))));
+    assert!(matches!(queue.pass(Instant::now), Err(Error::Broken(Broken::Ring(_)))));
     let (front, _tap, mut queue) = start();
     front.rx.store(0, 257);
-    assert!(matches!(queue.pass(Instant::now()), Err(Error::Broken(Broken::Ring(_)))));
+    assert!(matches!(queue.pass(Instant::now), Err(Error::Broken(Broken::Ring(_)))));
 }
 
 #[test]
@@ -412,12 +412,12 @@ fn packets_wait_for_credit_and_for_buffers() {
     front.send(&packet(MAX_PACKET, 1), &large);
     front.send(&packet(1000, 2), &PLAIN);
     front.send(&packet(1000, 3), &PLAIN);
-    let pass = queue.pass(start).unwrap();
+    let pass = queue.pass(|| start).unwrap();
     assert_eq!(tap.sent().len(), 2);
     let until = pass.tx.until.unwrap();
     assert_eq!(until, start + Duration::from_secs(1));
     assert!(!pass.tx.more);
-    assert!(!queue.pass(start).unwrap().tx.busy);
+    assert!(!queue.pass(|| start).unwrap().tx.busy);
     // A killed backend forgets that it held a packet, and takes it again.
     let mut queue = with(&front, &tap, rules());
     passes(&mut queue);
@@ -427,7 +427,7 @@ fn packets_wait_for_credit_and_for_buffers() {
 
     tap.give(LARGE, &packet(9000, 1));
     tap.give([0; 10], &packet(60, 2));
-    let pass = queue.pass(start).unwrap();
+    let pass = queue.pass(|| start).unwrap();
     assert!(!pass.wants_packets, "no buffer: the tap is left alone");
     assert_eq!(tap.to_guest.lock().unwrap().len(), 2);
     for posted in [1, 1, 1] {
@@ -461,21 +461,21 @@ fn a_frontend_without_features_gets_plain_packets_only() {
 #[test]
 fn an_event_is_asked_for_and_sent_when_it_is_needed() {
     let (mut front, tap, mut queue) = start();
-    assert!(!queue.pass(Instant::now()).unwrap().busy());
+    assert!(!queue.pass(Instant::now).unwrap().busy());
     assert_eq!(
         (front.tx.load(4), front.rx.load(4)),
         (1, 1),
         "the next request of either ring brings an event"
     );
     front.send(&packet(60, 1), &PLAIN);
-    let pass = queue.pass(Instant::now()).unwrap();
+    let pass = queue.pass(Instant::now).unwrap();
     assert!(pass.tx.notify && !pass.rx.notify);
     front.send(&packet(60, 2), &PLAIN);
-    assert!(!queue.pass(Instant::now()).unwrap().tx.notify, "the guest has not looked since");
+    assert!(!queue.pass(Instant::now).unwrap().tx.notify, "the guest has not looked since");
     front.collect();
     front.post(4);
     tap.give([0; 10], &packet(60, 3));
-    assert!(queue.pass(Instant::now()).unwrap().rx.notify);
+    assert!(queue.pass(Instant::now).unwrap().rx.notify);
 }
 
 #[test]
@@ -484,8 +484,8 @@ fn a_tap_that_is_known_to_have_nothing_is_not_asked_once() {
     front.post(4);
     tap.give([0; 10], &packet(60, 1));
     queue.no_packets_yet();
-    queue.pass(Instant::now()).unwrap();
+    queue.pass(Instant::now).unwrap();
     assert!(front.receive().is_empty());
-    queue.pass(Instant::now()).unwrap();
+    queue.pass(Instant::now).unwrap();
     assert_eq!(front.receive().len(), 1);
 }

@@ -44,11 +44,7 @@ impl Manager {
         let guest = self.guest(name).ok_or_else(|| problem::no_such_guest(name))?;
         let (record, console) = (guest.record, guest.console);
         let files = self.files(&record)?;
-        let kind = match record.config.kind {
-            Kind::Pv => DomainKind::Pv,
-            Kind::Pvh => DomainKind::Pvh,
-        };
-        let kernel = Kernel::analyse(&files.kernel, kind).map_err(|e| problem::of_kernel(&e))?;
+        let kernel = self.kernel(&record, &files.kernel)?;
         let new = new_guest(&record, &kernel, files.ramdisk.as_ref().map_or(0, |ramdisk| ramdisk.len()))?;
         let domid = match self.peers.builder.create(random_key()?, &new).await {
             Ok(domid) => domid,
@@ -81,13 +77,17 @@ impl Manager {
     ) -> Result<(), Problem> {
         let of_builder = |e: Error| problem::of_builder(&e);
         let builder = &self.peers.builder;
-        for part in kernel.parts(&files.kernel, WINDOW).map_err(|e| problem::of_kernel(&e))? {
-            let (part, bytes) = part.map_err(|e| problem::of_kernel(&e))?;
-            builder.load(domid, part, bytes).await.map_err(of_builder)?;
+        let mut parts = kernel.parts(&files.kernel, WINDOW).map_err(|e| problem::of_kernel(&e))?;
+        let mut bytes = Vec::new();
+        while let Some(part) = parts.next(&mut bytes).map_err(|e| problem::of_kernel(&e))? {
+            bytes = builder.load(domid, part, bytes).await.map_err(of_builder)?;
         }
+        drop(parts);
         let ramdisk = files.ramdisk.as_ref().map(|ramdisk| ramdisk.as_slice()).unwrap_or_default();
-        for (bytes, offset) in ramdisk.chunks(WINDOW).zip((0_u64..).step_by(WINDOW)) {
-            builder.load(domid, Part::Ramdisk { offset }, bytes.to_vec()).await.map_err(of_builder)?;
+        for (part, offset) in ramdisk.chunks(WINDOW).zip((0_u64..).step_by(WINDOW)) {
+            bytes.clear();
+            bytes.extend_from_slice(part);
+            bytes = builder.load(domid, Part::Ramdisk { offset }, bytes).await.map_err(of_builder)?;
         }
         let (console_port, store_port) = builder.finish(domid).await.map_err(of_builder)?;
         let (toolstack, uuid, config) = (self.domid, record.uuid.as_str(), &record.config);
@@ -187,6 +187,22 @@ impl Manager {
             (Some(kernel), Some(Some(ramdisk))) => Ok(Files { kernel, ramdisk: Some(ramdisk) }),
             _ => Err(problem::images_missing(self.missing(record))),
         }
+    }
+
+    /// What a guest's kernel asks for. To find that out, most of a packed one is unpacked; so it is done once.
+    fn kernel(&self, record: &Record, file: &[u8]) -> Result<Rc<Kernel>, Problem> {
+        let kind = match record.config.kind {
+            Kind::Pv => DomainKind::Pv,
+            Kind::Pvh => DomainKind::Pvh,
+        };
+        let analyse = || Kernel::analyse(file, kind).map(Rc::new).map_err(|e| problem::of_kernel(&e));
+        let Some(id) = record.kernel else { return analyse() };
+        if let Some(kernel) = self.images.borrow().analysed(id, kind) {
+            return Ok(kernel);
+        }
+        let kernel = analyse()?;
+        self.images.borrow_mut().set_analysed(id, kind, Rc::clone(&kernel));
+        Ok(kernel)
     }
 }
 
