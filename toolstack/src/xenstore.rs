@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context as _;
-use ennead_xs_client::{Access as _, Error, Request, XenStore};
+use ennead_xs_client::{Access as _, Error, XenStore};
 use tokio::sync::oneshot;
 
 use crate::desired::Record;
@@ -72,14 +72,13 @@ impl Store {
     /// XenStore's; nothing is changed then.
     pub async fn plant(&self, roots: Vec<String>, nodes: Vec<Node>) -> Result<(), Error> {
         self.run(move |xenstore| {
-            let mut requests: Vec<_> =
-                roots.iter().map(|root| Request::Rm { path: root.as_bytes() }).collect();
-            for Node { path, value, perms } in &nodes {
-                let path = path.as_bytes();
-                requests.push(Request::Write { path, value: value.as_bytes() });
-                requests.extend(perms.as_ref().map(|perms| Request::SetPerms { path, perms: perms.clone() }));
-            }
-            xenstore.transaction(|t| t.ask_all(&requests))
+            xenstore.transaction(|t| {
+                roots.iter().try_for_each(|root| t.rm(root))?;
+                nodes.iter().try_for_each(|Node { path, value, perms }| {
+                    t.write(path, value.as_bytes())?;
+                    perms.as_ref().map_or(Ok(()), |perms| t.set_perms(path, perms))
+                })
+            })
         })
         .await
     }

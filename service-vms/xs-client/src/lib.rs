@@ -23,7 +23,7 @@ mod events;
 mod store;
 
 pub use access::Access;
-pub use ennead_xs_wire::{Access as Right, Errno, Perm, Request};
+pub use ennead_xs_wire::{Access as Right, Errno, Perm};
 pub use error::Error;
 pub use events::{Event, MAX_EVENTS};
 pub use store::{Transaction, XenStore};

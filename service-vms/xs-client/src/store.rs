@@ -16,8 +16,6 @@ use crate::events::{Event, Queue};
 const DEVICE: &str = "/dev/xen/xenbus";
 /// How often a transaction is tried. C xenstored needs some 130 tries against a guest that floods it (XSA-206).
 const TRIES: u32 = 1000;
-/// Requests that are on their way at once. Linux keeps them, and their answers, in its memory.
-const IN_FLIGHT: usize = 32;
 
 /// A connection to XenStore.
 #[derive(Debug)]
@@ -109,19 +107,10 @@ impl<S: Read + Write + AsFd> XenStore<S> {
     }
 
     fn ask_in(&mut self, tx_id: u32, request: &Request<'_>) -> Result<Vec<u8>, Error> {
-        let id = self.send(tx_id, request)?;
-        self.answer(id, request)
-    }
-
-    /// Sends a request; gives the number that its answer will have.
-    fn send(&mut self, tx_id: u32, request: &Request<'_>) -> Result<u32, Error> {
         self.last_id = self.last_id.wrapping_add(1);
-        self.stream.write_all(&request.message(self.last_id, tx_id))?;
-        Ok(self.last_id)
-    }
-
-    fn answer(&mut self, id: u32, request: &Request<'_>) -> Result<Vec<u8>, Error> {
+        let id = self.last_id;
         let deadline = Instant::now() + self.patience;
+        self.stream.write_all(&request.message(id, tx_id))?;
         let nonsense = || Error::Nonsense { asked: describe(request) };
         loop {
             // An answer with another number is to a request that nobody waits for any more.
@@ -205,29 +194,6 @@ impl<S: Read + Write + AsFd> Access for XenStore<S> {
 pub struct Transaction<'a, S> {
     store: &'a mut XenStore<S>,
     id: u32,
-}
-
-impl<S: Read + Write + AsFd> Transaction<'_, S> {
-    /// Asks for all of this, in order, without waiting for each answer before the next: together they take hardly longer than
-    /// one. To remove what is not there is no error.
-    ///
-    /// # Errors
-    /// The first that there is, as all requests; what comes behind it may have been done, which the end of the transaction undoes.
-    pub fn ask_all(&mut self, requests: &[Request<'_>]) -> Result<(), Error> {
-        for some in requests.chunks(IN_FLIGHT) {
-            let sent = some
-                .iter()
-                .map(|request| self.store.send(self.id, request))
-                .collect::<Result<Vec<_>, _>>()?;
-            for (id, request) in sent.into_iter().zip(some) {
-                match self.store.answer(id, request) {
-                    Err(e) if matches!(request, Request::Rm { .. }) && e.errno() == Some(Errno::Enoent) => {}
-                    answer => drop(answer?),
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl<S: Read + Write + AsFd> Access for Transaction<'_, S> {

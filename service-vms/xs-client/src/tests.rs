@@ -106,35 +106,6 @@ fn a_transaction_starts_anew_when_others_were_in_its_way() {
 }
 
 #[test]
-fn many_requests_go_together_and_the_first_error_counts() {
-    let requests = [
-        Request::Rm { path: b"old" },
-        Request::Write { path: b"a", value: b"1" },
-        Request::Write { path: b"b", value: b"2" },
-    ];
-    let answers = |a: Reply<'static>, b: Reply<'static>| {
-        let to = |request_id, op, reply| Message::Reply { op: op as u32, request_id, tx_id: 5, reply };
-        let all = [to(2, Op::Rm, Reply::Error(Errno::Enoent)), to(3, Op::Write, a), to(4, Op::Write, b)];
-        // All of them come behind the third request: nobody waited for one.
-        vec![vec![says(Reply::Transaction(5))], vec![], vec![], all.into(), vec![says(Reply::Done)]]
-    };
-    for (a, b, first) in [
-        (Reply::Done, Reply::Done, None),
-        (Reply::Error(Errno::Enospc), Reply::Error(Errno::Eacces), Some(Errno::Enospc)),
-        (Reply::Done, Reply::Error(Errno::Eacces), Some(Errno::Eacces)),
-    ] {
-        let (mut store, serving) = xenstore(answers(a, b));
-        let done = store.transaction(|t| t.ask_all(&requests));
-        assert_eq!(done.err().and_then(|e| e.errno()), first);
-        drop(store);
-        let asked = serving.join().unwrap();
-        let end = if first.is_none() { "T|" } else { "F|" };
-        let text: Vec<_> = asked.iter().map(|(.., text)| text.as_str()).collect();
-        assert_eq!(text, ["|", "old|", "a|1", "b|2", end]);
-    }
-}
-
-#[test]
 fn a_transaction_that_fails_changes_nothing() {
     let (mut store, serving) = xenstore(vec![
         vec![says(Reply::Transaction(5))],

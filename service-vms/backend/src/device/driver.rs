@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ennead_runtime::drain;
 use ennead_xen::DomId;
-use ennead_xs_client::{Access as _, Errno, Error, Request, XenStore};
+use ennead_xs_client::{Access as _, Errno, Error, XenStore};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
@@ -402,15 +402,16 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
             }
         };
         let path = format!("{}/state", own::<B>(device));
-        let connected = XenbusState::Connected.value();
-        let changed = nodes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let changed = below(&own::<B>(device), changed.chain([("state", connected)]));
         // One that is about to end needs not know.
         let written = self.store.transaction(|t| {
-            if t.find(&path)?.as_deref() != Some(connected.as_bytes()) {
+            let connected = XenbusState::Connected.value().as_bytes();
+            if t.find(&path)?.as_deref() != Some(connected) {
                 return Ok(());
             }
-            t.ask_all(&writes(&changed))
+            for (key, value) in &nodes {
+                t.write(&format!("{}/{key}", own::<B>(device)), value.as_bytes())?;
+            }
+            t.write(&path, connected)
         });
         say!(info, self, device, ?nodes, "device-changed");
         self.tolerate(device, written)
@@ -444,30 +445,19 @@ impl<B: Backend, S: Read + Write + AsFd> Driver<B, S> {
         state: Option<XenbusState>,
     ) -> Result<(), Error> {
         let path = own::<B>(device);
-        let nodes = nodes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let nodes = below(&path, nodes.chain(state.map(|state| ("state", state.value()))));
-        let goes_on = matches!(state, Some(XenbusState::InitWait | XenbusState::Connected));
-        let error = goes_on.then(|| format!("{path}/error"));
-        let removed = error.iter().map(|error| Request::Rm { path: error.as_bytes() });
-        let requests: Vec<_> = removed.chain(writes(&nodes)).collect();
         self.store.transaction(|t| {
             if t.find(&format!("{path}/frontend-id"))?.is_none() {
                 return Ok(());
             }
-            t.ask_all(&requests)
+            if matches!(state, Some(XenbusState::InitWait | XenbusState::Connected)) {
+                t.rm(&format!("{path}/error"))?;
+            }
+            for (key, value) in nodes {
+                t.write(&format!("{path}/{key}"), value.as_bytes())?;
+            }
+            state.map_or(Ok(()), |state| t.write(&format!("{path}/state"), state.value().as_bytes()))
         })
     }
-}
-
-/// Paths below a directory, and values.
-fn below<'a>(directory: &str, nodes: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(String, &'a str)> {
-    nodes.map(|(key, value)| (format!("{directory}/{key}"), value)).collect()
-}
-
-fn writes<'a>(nodes: &'a [(String, &str)]) -> Vec<Request<'a>> {
-    let write =
-        |(path, value): &'a (String, &str)| Request::Write { path: path.as_bytes(), value: value.as_bytes() };
-    nodes.iter().map(write).collect()
 }
 
 fn root<B: Backend>() -> String {
