@@ -78,9 +78,17 @@ impl Manager {
         let of_builder = |e: Error| problem::of_builder(&e);
         let builder = &self.peers.builder;
         let mut parts = kernel.parts(&files.kernel, WINDOW).map_err(|e| problem::of_kernel(&e))?;
-        let mut bytes = Vec::new();
-        while let Some(part) = parts.next(&mut bytes).map_err(|e| problem::of_kernel(&e))? {
-            bytes = builder.load(domid, part, bytes).await.map_err(of_builder)?;
+        let (mut bytes, mut spare) = (Vec::new(), Vec::new());
+        let mut next = parts.next(&mut bytes).map_err(|e| problem::of_kernel(&e))?;
+        while let Some(part) = next {
+            // The next is unpacked while Builder copies this one; first it must hear of it.
+            let ahead = async {
+                tokio::task::yield_now().await;
+                parts.next(&mut spare)
+            };
+            let (loaded, found) = tokio::join!(builder.load(domid, part, bytes), ahead);
+            next = found.map_err(|e| problem::of_kernel(&e))?;
+            bytes = std::mem::replace(&mut spare, loaded.map_err(of_builder)?);
         }
         drop(parts);
         let ramdisk = files.ramdisk.as_ref().map(|ramdisk| ramdisk.as_slice()).unwrap_or_default();
