@@ -4,11 +4,15 @@
 //! and zstd want windows larger than what this VM can spare: who sends such a kernel unpacks it first. What a kernel asks of its loader is read
 //! by `ennead_domain` from an ELF file that has all but the segments' bytes.
 
+mod ahead;
+
 use std::io::{self, Read};
 
 use ennead_channel::guests::Part;
 use ennead_domain::{ImageError, KernelPlan, PlanError};
 use ennead_xen::DomainKind;
+
+pub use ahead::Ahead;
 
 /// Bytes that a kernel may unpack to, so that a bomb ends.
 const MAX_UNPACKED: u64 = 512 << 20;
@@ -100,8 +104,7 @@ pub struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Fills `part` with the next; gives where it belongs, or `None` behind the last. With one and the same `part` for all, its
-    /// memory is new only once: each page of new memory is a fault, which costs a PV domain more than to copy it.
+    /// Fills `part` with the next; gives where it belongs, or `None` behind the last.
     ///
     /// # Errors
     /// If the file is another one than was analysed.

@@ -1,6 +1,6 @@
 //! Building a guest: kernel and ramdisk to Builder, its tree to XenStore, its console, and off it goes.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ennead_api::{ApiError, ErrorKind};
@@ -15,7 +15,7 @@ use super::{Manager, count, millis, now};
 use crate::builder::{Error, WINDOW};
 use crate::desired::{Phase, Record};
 use crate::devices::{Device, devices};
-use crate::kernel::Kernel;
+use crate::kernel::{Ahead, Kernel};
 use crate::problem::{self, Problem};
 use crate::tree;
 
@@ -27,8 +27,8 @@ const INIT_WAIT: &[u8] = b"2";
 
 /// A guest's files.
 struct Files {
-    kernel: Rc<Vec<u8>>,
-    ramdisk: Option<Rc<Vec<u8>>>,
+    kernel: Arc<Vec<u8>>,
+    ramdisk: Option<Arc<Vec<u8>>>,
 }
 
 impl Manager {
@@ -71,26 +71,18 @@ impl Manager {
         domid: u16,
         record: &Record,
         console: u32,
-        kernel: &Kernel,
+        kernel: &Arc<Kernel>,
         files: &Files,
         paused: bool,
     ) -> Result<(), Problem> {
         let of_builder = |e: Error| problem::of_builder(&e);
         let builder = &self.peers.builder;
-        let mut parts = kernel.parts(&files.kernel, WINDOW).map_err(|e| problem::of_kernel(&e))?;
-        let (mut bytes, mut spare) = (Vec::new(), Vec::new());
-        let mut next = parts.next(&mut bytes).map_err(|e| problem::of_kernel(&e))?;
-        while let Some(part) = next {
-            // The next is unpacked while Builder copies this one; first it must hear of it.
-            let ahead = async {
-                tokio::task::yield_now().await;
-                parts.next(&mut spare)
-            };
-            let (loaded, found) = tokio::join!(builder.load(domid, part, bytes), ahead);
-            next = found.map_err(|e| problem::of_kernel(&e))?;
-            bytes = std::mem::replace(&mut spare, loaded.map_err(of_builder)?);
+        let parts = Ahead::start(Arc::clone(kernel), Arc::clone(&files.kernel), WINDOW);
+        let mut parts = parts.map_err(|e| problem::no_thread(&e))?;
+        while let Some((part, bytes)) = parts.next().await.map_err(|e| problem::of_kernel(&e))? {
+            parts.reuse(builder.load(domid, part, bytes).await.map_err(of_builder)?);
         }
-        drop(parts);
+        let mut bytes = Vec::new();
         let ramdisk = files.ramdisk.as_ref().map(|ramdisk| ramdisk.as_slice()).unwrap_or_default();
         for (part, offset) in ramdisk.chunks(WINDOW).zip((0_u64..).step_by(WINDOW)) {
             bytes.clear();
@@ -198,18 +190,18 @@ impl Manager {
     }
 
     /// What a guest's kernel asks for. To find that out, most of a packed one is unpacked; so it is done once.
-    fn kernel(&self, record: &Record, file: &[u8]) -> Result<Rc<Kernel>, Problem> {
+    fn kernel(&self, record: &Record, file: &[u8]) -> Result<Arc<Kernel>, Problem> {
         let kind = match record.config.kind {
             Kind::Pv => DomainKind::Pv,
             Kind::Pvh => DomainKind::Pvh,
         };
-        let analyse = || Kernel::analyse(file, kind).map(Rc::new).map_err(|e| problem::of_kernel(&e));
+        let analyse = || Kernel::analyse(file, kind).map(Arc::new).map_err(|e| problem::of_kernel(&e));
         let Some(id) = record.kernel else { return analyse() };
         if let Some(kernel) = self.images.borrow().analysed(id, kind) {
             return Ok(kernel);
         }
         let kernel = analyse()?;
-        self.images.borrow_mut().set_analysed(id, kind, Rc::clone(&kernel));
+        self.images.borrow_mut().set_analysed(id, kind, Arc::clone(&kernel));
         Ok(kernel)
     }
 }
