@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use anyhow::Context as _;
 use ennead_api::{BOOT_GUESTS, CreateGuest, boot_image};
@@ -28,7 +28,7 @@ pub fn take(folder: &Path, images: &mut Images) -> anyhow::Result<Vec<CreateGues
         let path = folder.join(boot_image(id));
         let bytes = std::fs::read(&path).with_context(|| format!("Cannot read {}", path.display()))?;
         std::fs::remove_file(&path).with_context(|| format!("Cannot remove {}", path.display()))?;
-        images.add_own(id, Arc::new(bytes));
+        images.add_own(id, Rc::new(bytes));
     }
     Ok(guests)
 }

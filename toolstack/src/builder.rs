@@ -4,6 +4,9 @@
 
 pub mod wire;
 
+use std::fmt::Debug;
+use std::rc::Rc;
+
 use ennead_channel::guests::{Guest, NewGuest, Part, Refusal, Reply, Request, Service, State, WINDOW_PAGES};
 use ennead_xen::PAGE_SIZE;
 use tokio::sync::{mpsc, oneshot};
@@ -75,10 +78,16 @@ pub struct Limits {
     pub iommu: bool,
 }
 
+/// Where what is too large for a message stands. Who builds writes to it without a copy in between: one guest is built at a time.
+pub trait Window: Debug {
+    /// Puts bytes, at most [`WINDOW`], at its start.
+    fn put(&self, bytes: &[u8]);
+}
+
 /// A channel to Builder; a trait so that tests do without Xen.
 pub trait Channel {
-    /// Puts bytes at the window's start.
-    fn put(&mut self, bytes: &[u8]);
+    /// The pages that Builder copies from.
+    fn window(&self) -> Rc<dyn Window>;
     /// Sends a request and waits for its answer.
     ///
     /// # Errors
@@ -97,9 +106,7 @@ pub trait Channel {
 #[derive(Debug)]
 struct Order {
     request: What,
-    /// What is put into the window before; it comes back with the answer.
-    window: Vec<u8>,
-    answer: oneshot::Sender<(Result<Reply, Error>, Vec<u8>)>,
+    answer: oneshot::Sender<Result<Reply, Error>>,
 }
 
 #[derive(Debug)]
@@ -112,6 +119,7 @@ enum What {
 #[derive(Debug, Clone)]
 pub struct Builder {
     orders: mpsc::Sender<Order>,
+    window: Rc<dyn Window>,
 }
 
 /// Serves what is asked of it until nobody is left who could, and tells of changes.
@@ -130,7 +138,8 @@ pub fn over<C: Channel>(channel: C) -> (Builder, Serve<C>, mpsc::UnboundedReceiv
     let (orders, waiting) = mpsc::channel(QUEUE);
     // Builder is trusted, and a guest changes seldom: its domain ends with each.
     let (changes, changed) = mpsc::unbounded_channel();
-    (Builder { orders }, Serve { channel, orders: waiting, changes }, changed)
+    let window = channel.window();
+    (Builder { orders, window }, Serve { channel, orders: waiting, changes }, changed)
 }
 
 impl<C: Channel> Serve<C> {
@@ -142,10 +151,7 @@ impl<C: Channel> Serve<C> {
         loop {
             tokio::select! {
                 order = self.orders.recv() => {
-                    let Some(Order { request, window, answer }) = order else { return Ok(()) };
-                    if !window.is_empty() {
-                        self.channel.put(&window);
-                    }
+                    let Some(Order { request, answer }) = order else { return Ok(()) };
                     let request = match request {
                         What::Hello => self.channel.hello(),
                         What::This(request) => request,
@@ -153,7 +159,7 @@ impl<C: Channel> Serve<C> {
                     let reply = self.channel.ask(request).await;
                     let closed = matches!(reply, Err(Error::Closed));
                     // Who asked may have gone.
-                    let _ = answer.send((reply, window));
+                    let _ = answer.send(reply);
                     if closed {
                         return Err(Error::Closed);
                     }
@@ -181,20 +187,19 @@ macro_rules! typed {
 /// All fail as Builder says, or when it does not answer.
 #[expect(clippy::missing_errors_doc, reason = "said once, above")]
 impl Builder {
-    async fn order(&self, request: What, window: Vec<u8>) -> Result<(Reply, Vec<u8>), Error> {
+    async fn order(&self, request: What) -> Result<Reply, Error> {
         let (answer, reply) = oneshot::channel();
-        self.orders.send(Order { request, window, answer }).await.map_err(|_| Error::Closed)?;
-        let (reply, window) = reply.await.map_err(|_| Error::Closed)?;
-        Ok((reply?, window))
+        self.orders.send(Order { request, answer }).await.map_err(|_| Error::Closed)?;
+        reply.await.map_err(|_| Error::Closed)?
     }
 
     async fn ask(&self, request: Request) -> Result<Reply, Error> {
-        self.order(What::This(request), Vec::new()).await.map(|(reply, _)| reply)
+        self.order(What::This(request)).await
     }
 
     /// Tells of the window; ends the building of what is half built.
     pub async fn hello(&self) -> Result<Limits, Error> {
-        let reply = self.order(What::Hello, Vec::new()).await.map(|(reply, _)| reply);
+        let reply = self.order(What::Hello).await;
         typed!(reply, "the greeting", Reply::Limits { memory_mib, vcpus, guests, iommu } => Limits { memory_mib, vcpus, guests, iommu })
     }
 
@@ -205,16 +210,18 @@ impl Builder {
             return Err(Error::TooLong("The guest"));
         }
         let length = u32::try_from(bytes.len()).map_err(|_| Error::TooLong("The guest"))?;
-        let reply = self.order(What::This(Request::Create { key, length }), bytes).await;
-        typed!(reply.map(|(reply, _)| reply), "a creation", Reply::Created { domid } => domid)
+        self.window.put(&bytes);
+        let reply = self.ask(Request::Create { key, length }).await;
+        typed!(reply, "a creation", Reply::Created { domid } => domid)
     }
 
-    /// Loads bytes, at most [`WINDOW`], into a guest that is being built; gives their memory back.
-    pub async fn load(&self, domid: u16, part: Part, bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
+    /// Loads bytes, at most [`WINDOW`], into a guest that is being built.
+    pub async fn load(&self, domid: u16, part: Part, bytes: &[u8]) -> Result<(), Error> {
         let length = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= WINDOW);
         let length = length.ok_or(Error::TooLong("A part of the guest"))?;
-        let (reply, bytes) = self.order(What::This(Request::Load { domid, part, length }), bytes).await?;
-        typed!(Ok(reply), "a part of a guest", Reply::Done => bytes)
+        self.window.put(bytes);
+        let reply = self.ask(Request::Load { domid, part, length }).await;
+        typed!(reply, "a part of a guest", Reply::Done => ())
     }
 
     /// Ends the building; gives the ports of its console and of XenStore.

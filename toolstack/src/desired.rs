@@ -58,9 +58,15 @@ impl Record {
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", tag = "is")]
 pub enum Phase {
     /// It is being created for the first time.
-    Creating,
+    Creating {
+        /// The domid that Builder gave it, under which its nodes are written.
+        domid: Option<u16>,
+    },
     /// It is being created anew, or waits for that.
-    Restarting,
+    Restarting {
+        /// As for `Creating`.
+        domid: Option<u16>,
+    },
     /// It is a domain.
     Live {
         /// Its domid.
@@ -71,7 +77,10 @@ pub enum Phase {
         started_ms: u64,
     },
     /// The operator has asked for its end.
-    Ending,
+    Ending {
+        /// The domid that it had.
+        domid: u16,
+    },
     /// It is no domain; it waits for the operator.
     Stopped {
         /// Why.
@@ -86,6 +95,25 @@ impl Phase {
         match self {
             Self::Live { domid, .. } => Some(*domid),
             _ => None,
+        }
+    }
+
+    /// The domid under which there may be nodes of it.
+    #[must_use]
+    pub fn last_domid(&self) -> Option<u16> {
+        match self {
+            Self::Creating { domid } | Self::Restarting { domid } => *domid,
+            Self::Live { domid, .. } | Self::Ending { domid } => Some(*domid),
+            Self::Stopped { .. } => None,
+        }
+    }
+
+    /// The same with this domid, for a guest that is being created.
+    #[must_use]
+    pub fn of(&self, domid: u16) -> Self {
+        match self {
+            Self::Creating { .. } => Self::Creating { domid: Some(domid) },
+            _ => Self::Restarting { domid: Some(domid) },
         }
     }
 }
@@ -136,7 +164,7 @@ pub fn found(phase: &Phase, domain: Option<(u16, State)>) -> Found {
     let state = domain.map(|(_, state)| state).filter(|state| !matches!(state, State::Dying | State::Gone));
     match (phase, state) {
         // Whoever asked for it was never told that it is there.
-        (Phase::Creating | Phase::Ending, _) => Found::Remove,
+        (Phase::Creating { .. } | Phase::Ending { .. }, _) => Found::Remove,
         (Phase::Live { domid, .. }, Some(state)) if domain.is_some_and(|(found, _)| found == *domid) => {
             match state {
                 State::ShutDown(code) => Found::ShutDown(Shutdown::from_code(code)),
@@ -144,7 +172,7 @@ pub fn found(phase: &Phase, domain: Option<(u16, State)>) -> Found {
             }
         }
         (Phase::Live { .. }, _) => Found::Stop("it ended while the toolstack was not there"),
-        (Phase::Restarting, _) => Found::Stop("the toolstack ended while it was restarted"),
+        (Phase::Restarting { .. }, _) => Found::Stop("the toolstack ended while it was restarted"),
         (Phase::Stopped { .. }, _) => Found::Stop("it was stopped before"),
     }
 }
@@ -202,9 +230,12 @@ mod tests {
         {
             assert!(matches!(found(&live, domain), Found::Stop(_)), "{domain:?}");
         }
-        assert_eq!(found(&Phase::Creating, domain(1024, State::Paused)), Found::Remove);
-        assert_eq!(found(&Phase::Ending, None), Found::Remove);
-        assert!(matches!(found(&Phase::Restarting, domain(9, State::Building)), Found::Stop(_)));
+        assert_eq!(found(&Phase::Creating { domid: None }, domain(1024, State::Paused)), Found::Remove);
+        assert_eq!(found(&Phase::Ending { domid: 9 }, None), Found::Remove);
+        assert!(matches!(
+            found(&Phase::Restarting { domid: Some(9) }, domain(9, State::Building)),
+            Found::Stop(_)
+        ));
     }
 
     #[test]
@@ -215,7 +246,7 @@ mod tests {
             ramdisk: None,
             uuid: String::new(),
             key,
-            phase: Phase::Creating,
+            phase: Phase::Creating { domid: None },
             restarts: 0,
             short_lives: 0,
         };

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use ennead_api::Sha256;
 use ennead_guest::Kind;
@@ -58,14 +57,14 @@ pub struct Images {
     clock: u64,
     loaders: Loaders,
     /// Those of guests that start with the host.
-    own: BTreeMap<Sha256, Arc<Vec<u8>>>,
+    own: BTreeMap<Sha256, Rc<Vec<u8>>>,
     /// What was found in those that are kernels, started as a kind of domain; as long as they are here.
-    analysed: Vec<(Sha256, DomainKind, Arc<Kernel>)>,
+    analysed: Vec<(Sha256, DomainKind, Rc<Kernel>)>,
 }
 
 #[derive(Debug)]
 struct Image {
-    bytes: Arc<Vec<u8>>,
+    bytes: Rc<Vec<u8>>,
     used: u64,
 }
 
@@ -78,13 +77,13 @@ impl Images {
     }
 
     /// Adds an image that came with this VM, and stays as long.
-    pub fn add_own(&mut self, id: Sha256, bytes: Arc<Vec<u8>>) {
+    pub fn add_own(&mut self, id: Sha256, bytes: Rc<Vec<u8>>) {
         self.own.insert(id, bytes);
     }
 
     /// What boots guests of this kind from their disks.
     #[must_use]
-    pub fn loader(&self, kind: Kind) -> Option<Arc<Vec<u8>>> {
+    pub fn loader(&self, kind: Kind) -> Option<Rc<Vec<u8>>> {
         self.loaders.of(kind)
     }
 
@@ -120,25 +119,25 @@ impl Images {
     }
 
     /// An image; it counts as used now.
-    pub fn get(&mut self, id: Sha256) -> Option<Arc<Vec<u8>>> {
+    pub fn get(&mut self, id: Sha256) -> Option<Rc<Vec<u8>>> {
         if let Some(bytes) = self.own.get(&id) {
-            return Some(Arc::clone(bytes));
+            return Some(Rc::clone(bytes));
         }
         self.clock = self.clock.saturating_add(1);
         let image = self.kept.get_mut(&id)?;
         image.used = self.clock;
-        Some(Arc::clone(&image.bytes))
+        Some(Rc::clone(&image.bytes))
     }
 
     /// What an image asks for as the kernel of such a domain, if that is known.
     #[must_use]
-    pub fn analysed(&self, id: Sha256, kind: DomainKind) -> Option<Arc<Kernel>> {
+    pub fn analysed(&self, id: Sha256, kind: DomainKind) -> Option<Rc<Kernel>> {
         let known = self.analysed.iter().find(|(of, to, _)| (*of, *to) == (id, kind));
-        known.map(|(.., kernel)| Arc::clone(kernel))
+        known.map(|(.., kernel)| Rc::clone(kernel))
     }
 
     /// Remembers it, if the image is here.
-    pub fn set_analysed(&mut self, id: Sha256, kind: DomainKind, kernel: Arc<Kernel>) {
+    pub fn set_analysed(&mut self, id: Sha256, kind: DomainKind, kernel: Rc<Kernel>) {
         if self.has(id) && self.analysed(id, kind).is_none() {
             self.analysed.push((id, kind, kernel));
         }
@@ -192,7 +191,7 @@ impl Images {
         }
         drop(room);
         self.clock = self.clock.saturating_add(1);
-        self.kept.insert(id, Image { bytes: Arc::new(data), used: self.clock });
+        self.kept.insert(id, Image { bytes: Rc::new(data), used: self.clock });
         Ok(())
     }
 }
@@ -293,12 +292,12 @@ mod tests {
     #[test]
     fn what_is_known_of_an_image_goes_with_it() {
         let file = crate::kernel::tests::elf(&[(0x20_0000, 9000, &[1; 3000])]);
-        let kernel = Arc::new(Kernel::analyse(&file, DomainKind::Pvh).unwrap());
+        let kernel = Rc::new(Kernel::analyse(&file, DomainKind::Pvh).unwrap());
         let mut images = Images::new(file.len(), Loaders::default());
-        images.set_analysed(id(&file), DomainKind::Pvh, Arc::clone(&kernel));
+        images.set_analysed(id(&file), DomainKind::Pvh, Rc::clone(&kernel));
         assert_eq!(images.analysed(id(&file), DomainKind::Pvh), None, "it is not here");
         put(&mut images, &file, &[]).unwrap();
-        images.set_analysed(id(&file), DomainKind::Pvh, Arc::clone(&kernel));
+        images.set_analysed(id(&file), DomainKind::Pvh, Rc::clone(&kernel));
         assert_eq!(images.analysed(id(&file), DomainKind::Pvh), Some(kernel));
         assert_eq!(images.analysed(id(&file), DomainKind::Pv), None);
         put(&mut images, b"another", &[]).unwrap();

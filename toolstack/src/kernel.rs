@@ -4,15 +4,11 @@
 //! and zstd want windows larger than what this VM can spare: who sends such a kernel unpacks it first. What a kernel asks of its loader is read
 //! by `ennead_domain` from an ELF file that has all but the segments' bytes.
 
-mod ahead;
-
 use std::io::{self, Read};
 
 use ennead_channel::guests::Part;
 use ennead_domain::{ImageError, KernelPlan, PlanError};
 use ennead_xen::DomainKind;
-
-pub use ahead::Ahead;
 
 /// Bytes that a kernel may unpack to, so that a bomb ends.
 const MAX_UNPACKED: u64 = 512 << 20;
@@ -104,11 +100,11 @@ pub struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Fills `part` with the next; gives where it belongs, or `None` behind the last.
+    /// The next part and where it belongs; `None` behind the last.
     ///
     /// # Errors
     /// If the file is another one than was analysed.
-    pub fn next(&mut self, part: &mut Vec<u8>) -> Result<Option<Part>, Error> {
+    pub fn next_part(&mut self) -> Result<Option<(Part, &[u8])>, Error> {
         while self.done >= self.current.2 {
             let Some(next) = self.places.next() else { return Ok(None) };
             self.current = *next;
@@ -116,11 +112,10 @@ impl Parts<'_> {
         }
         let (segment, start, bytes) = self.current;
         let offset = self.done;
-        let length = usize::try_from(bytes.saturating_sub(offset)).unwrap_or(usize::MAX).min(self.most);
-        part.resize(length, 0);
-        self.image.read(start.saturating_add(offset), part)?;
-        self.done = offset.saturating_add(number_of(length));
-        Ok(Some(Part::Kernel { segment, offset }))
+        let most = usize::try_from(bytes.saturating_sub(offset)).unwrap_or(usize::MAX).min(self.most);
+        let part = self.image.part(start.saturating_add(offset), most)?;
+        self.done = offset.saturating_add(number_of(part.len()));
+        Ok(Some((Part::Kernel { segment, offset }, part)))
     }
 }
 
@@ -278,21 +273,31 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// Fills `out` from an offset on.
-    fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        if offset.saturating_add(number_of(out.len())) > MAX_UNPACKED {
+    /// Bytes from an offset on, as many as are at hand: at least one, at most `most` (which is not 0).
+    fn part(&mut self, offset: u64, most: usize) -> Result<&[u8], Error> {
+        if offset.saturating_add(number_of(most)) > MAX_UNPACKED {
             return Err(damaged(&format_args!("it reaches beyond {} MiB", MAX_UNPACKED >> 20)));
         }
-        match self {
-            Self::Plain(image) => {
-                let begin = usize::try_from(offset).unwrap_or(usize::MAX);
-                let part = image.get(begin..).and_then(|rest| rest.get(..out.len()));
-                out.copy_from_slice(part.ok_or_else(end)?);
-                Ok(())
-            }
-            Self::Lz4(lz4) => lz4.read(offset, out),
-            Self::Gzip(gzip) => gzip.read(offset, out),
+        let begin = usize::try_from(offset).map_err(|_| end())?;
+        let rest = match self {
+            Self::Plain(image) => image.get(begin..),
+            Self::Lz4(lz4) => lz4.unpacked(begin)?,
+            Self::Gzip(gzip) => Some(gzip.unpacked(offset, most)?),
+        };
+        let rest = rest.filter(|rest| !rest.is_empty()).ok_or_else(end)?;
+        Ok(rest.get(..most).unwrap_or(rest))
+    }
+
+    /// Fills `out` from an offset on.
+    fn read(&mut self, mut offset: u64, mut out: &mut [u8]) -> Result<(), Error> {
+        while !out.is_empty() {
+            let part = self.part(offset, out.len())?;
+            let (head, tail) = out.split_at_mut(part.len());
+            head.copy_from_slice(part);
+            offset = offset.saturating_add(number_of(head.len()));
+            out = tail;
         }
+        Ok(())
     }
 }
 
@@ -344,19 +349,10 @@ impl<'a> Lz4<'a> {
         Ok(Self { blocks, current: None, buffer: Vec::new() })
     }
 
-    fn read(&mut self, mut offset: u64, mut out: &mut [u8]) -> Result<(), Error> {
-        while !out.is_empty() {
-            let at = usize::try_from(offset).map_err(|_| end())?;
-            let length = self.unpack(at / BLOCK)?;
-            let block =
-                self.buffer.get(at % BLOCK..length).filter(|block| !block.is_empty()).ok_or_else(end)?;
-            let count = block.len().min(out.len());
-            let (head, tail) = out.split_at_mut(count);
-            head.copy_from_slice(block.get(..count).unwrap_or_default());
-            out = tail;
-            offset = offset.saturating_add(number_of(count));
-        }
-        Ok(())
+    /// The rest of a block from an offset in the image on.
+    fn unpacked(&mut self, at: usize) -> Result<Option<&[u8]>, Error> {
+        let length = self.unpack(at / BLOCK)?;
+        Ok(self.buffer.get(at % BLOCK..length))
     }
 
     /// Unpacks a block into the buffer, unless it is there.
@@ -380,6 +376,8 @@ struct Gzip<'a> {
     payload: &'a [u8],
     decoder: flate2::bufread::GzDecoder<&'a [u8]>,
     at: u64,
+    /// What was last unpacked.
+    buffer: Vec<u8>,
 }
 
 impl std::fmt::Debug for Gzip<'_> {
@@ -390,10 +388,11 @@ impl std::fmt::Debug for Gzip<'_> {
 
 impl<'a> Gzip<'a> {
     fn open(payload: &'a [u8]) -> Self {
-        Self { payload, decoder: flate2::bufread::GzDecoder::new(payload), at: 0 }
+        Self { payload, decoder: flate2::bufread::GzDecoder::new(payload), at: 0, buffer: Vec::new() }
     }
 
-    fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+    /// So many bytes from an offset on.
+    fn unpacked(&mut self, offset: u64, count: usize) -> Result<&[u8], Error> {
         if offset < self.at {
             *self = Self::open(self.payload);
         }
@@ -404,9 +403,10 @@ impl<'a> Gzip<'a> {
         if skipped < skip {
             return Err(end());
         }
-        self.decoder.read_exact(out).map_err(|e| damaged(&e))?;
-        self.at = self.at.saturating_add(number_of(out.len()));
-        Ok(())
+        self.buffer.resize(count, 0);
+        self.decoder.read_exact(&mut self.buffer).map_err(|e| damaged(&e))?;
+        self.at = self.at.saturating_add(number_of(count));
+        Ok(&self.buffer)
     }
 }
 

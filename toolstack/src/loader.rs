@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use ennead_guest::Kind;
 
@@ -11,9 +11,9 @@ use ennead_guest::Kind;
 #[derive(Debug, Clone, Default)]
 pub struct Loaders {
     /// For PV guests.
-    pub pv: Option<Arc<Vec<u8>>>,
+    pub pv: Option<Rc<Vec<u8>>>,
     /// For PVH guests.
-    pub pvh: Option<Arc<Vec<u8>>>,
+    pub pvh: Option<Rc<Vec<u8>>>,
 }
 
 impl Loaders {
@@ -27,7 +27,7 @@ impl Loaders {
             match std::fs::read(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(e) => Err(e),
-                Ok(bytes) => std::fs::remove_file(&path).map(|()| Some(Arc::new(bytes))),
+                Ok(bytes) => std::fs::remove_file(&path).map(|()| Some(Rc::new(bytes))),
             }
         };
         Ok(Self { pv: take(Kind::Pv)?, pvh: take(Kind::Pvh)? })
@@ -35,7 +35,7 @@ impl Loaders {
 
     /// That for guests of this kind.
     #[must_use]
-    pub fn of(&self, kind: Kind) -> Option<Arc<Vec<u8>>> {
+    pub fn of(&self, kind: Kind) -> Option<Rc<Vec<u8>>> {
         match kind {
             Kind::Pv => self.pv.clone(),
             Kind::Pvh => self.pvh.clone(),

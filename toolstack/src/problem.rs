@@ -58,12 +58,6 @@ pub fn of_console(error: &console::client::Error) -> Problem {
     ApiError::new(ErrorKind::Failed, error.to_string())
 }
 
-/// Linux gives no thread to unpack a kernel.
-#[must_use]
-pub fn no_thread(error: &std::io::Error) -> Problem {
-    ApiError::new(ErrorKind::Failed, format!("The kernel cannot be unpacked: {error}"))
-}
-
 /// Of a kernel's file.
 #[must_use]
 pub fn of_kernel(error: &kernel::Error) -> Problem {

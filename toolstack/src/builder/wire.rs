@@ -1,6 +1,7 @@
 //! The real channel: a page and the window, both granted to Builder.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,7 +11,7 @@ use ennead_xen::{DomId, EventChannels, GrantedPage, GrantedRegion, SharedPage as
 use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
-use super::{Changed, Channel, Error};
+use super::{Changed, Channel, Error, Window};
 use crate::bell::Bell;
 
 /// How long Builder may take for one request. It may be building something for another tenant, or restarting.
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Wire {
     client: Client<Guests, GrantedPage>,
     bell: Bell,
-    window: GrantedRegion,
+    window: Rc<GrantedRegion>,
     changes: VecDeque<Changed>,
 }
 
@@ -54,7 +55,7 @@ impl Wire {
     pub fn open(offered: Offered) -> anyhow::Result<Self> {
         let Offered { client, events, window } = offered;
         let bell = Bell::new(events).context("Cannot wait for Builder's events")?;
-        Ok(Self { client, bell, window, changes: VecDeque::new() })
+        Ok(Self { client, bell, window: Rc::new(window), changes: VecDeque::new() })
     }
 
     /// Waits for an event; fails when there was none for too long.
@@ -83,9 +84,15 @@ fn closed(cause: &(dyn std::error::Error + 'static)) -> Error {
     Error::Closed
 }
 
+impl Window for GrantedRegion {
+    fn put(&self, bytes: &[u8]) {
+        self.write(0, bytes);
+    }
+}
+
 impl Channel for Wire {
-    fn put(&mut self, bytes: &[u8]) {
-        self.window.write(0, bytes);
+    fn window(&self) -> Rc<dyn Window> {
+        Rc::clone(&self.window) as _
     }
 
     fn hello(&self) -> Request {

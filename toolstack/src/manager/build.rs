@@ -1,6 +1,6 @@
 //! Building a guest: kernel and ramdisk to Builder, its tree to XenStore, its console, and off it goes.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ennead_api::{ApiError, ErrorKind};
@@ -15,7 +15,7 @@ use super::{Manager, count, millis, now};
 use crate::builder::{Error, WINDOW};
 use crate::desired::{Phase, Record};
 use crate::devices::{Device, devices};
-use crate::kernel::{Ahead, Kernel};
+use crate::kernel::Kernel;
 use crate::problem::{self, Problem};
 use crate::tree;
 
@@ -27,8 +27,8 @@ const INIT_WAIT: &[u8] = b"2";
 
 /// A guest's files.
 struct Files {
-    kernel: Arc<Vec<u8>>,
-    ramdisk: Option<Arc<Vec<u8>>>,
+    kernel: Rc<Vec<u8>>,
+    ramdisk: Option<Rc<Vec<u8>>>,
 }
 
 impl Manager {
@@ -71,23 +71,20 @@ impl Manager {
         domid: u16,
         record: &Record,
         console: u32,
-        kernel: &Arc<Kernel>,
+        kernel: &Kernel,
         files: &Files,
         paused: bool,
     ) -> Result<(), Problem> {
         let of_builder = |e: Error| problem::of_builder(&e);
         let builder = &self.peers.builder;
-        let parts = Ahead::start(Arc::clone(kernel), Arc::clone(&files.kernel), WINDOW);
-        let mut parts = parts.map_err(|e| problem::no_thread(&e))?;
-        while let Some((part, bytes)) = parts.next().await.map_err(|e| problem::of_kernel(&e))? {
-            parts.reuse(builder.load(domid, part, bytes).await.map_err(of_builder)?);
+        let mut parts = kernel.parts(&files.kernel, WINDOW).map_err(|e| problem::of_kernel(&e))?;
+        while let Some((part, bytes)) = parts.next_part().map_err(|e| problem::of_kernel(&e))? {
+            builder.load(domid, part, bytes).await.map_err(of_builder)?;
         }
-        let mut bytes = Vec::new();
+        drop(parts);
         let ramdisk = files.ramdisk.as_ref().map(|ramdisk| ramdisk.as_slice()).unwrap_or_default();
-        for (part, offset) in ramdisk.chunks(WINDOW).zip((0_u64..).step_by(WINDOW)) {
-            bytes.clear();
-            bytes.extend_from_slice(part);
-            bytes = builder.load(domid, Part::Ramdisk { offset }, bytes).await.map_err(of_builder)?;
+        for (bytes, offset) in ramdisk.chunks(WINDOW).zip((0_u64..).step_by(WINDOW)) {
+            builder.load(domid, Part::Ramdisk { offset }, bytes).await.map_err(of_builder)?;
         }
         let (console_port, store_port) = builder.finish(domid).await.map_err(of_builder)?;
         let (toolstack, uuid, config) = (self.domid, record.uuid.as_str(), &record.config);
@@ -99,6 +96,8 @@ impl Manager {
             tree::Guest { domid, toolstack, config, uuid, console_port, store_port, started, devices };
         let nodes = tree::nodes(&guest);
         let of_xenstore = |e| problem::of_xenstore(&e);
+        // A successor finds under which domid they are.
+        self.enter(&config.name, record.phase.of(domid)).await.map_err(of_xenstore)?;
         self.peers.store.plant(roots, nodes).await.map_err(of_xenstore)?;
         let opened = self.peers.console.open(console, domid, console_port).await;
         opened.map_err(|e| problem::of_console(&e))?;
@@ -190,18 +189,18 @@ impl Manager {
     }
 
     /// What a guest's kernel asks for. To find that out, most of a packed one is unpacked; so it is done once.
-    fn kernel(&self, record: &Record, file: &[u8]) -> Result<Arc<Kernel>, Problem> {
+    fn kernel(&self, record: &Record, file: &[u8]) -> Result<Rc<Kernel>, Problem> {
         let kind = match record.config.kind {
             Kind::Pv => DomainKind::Pv,
             Kind::Pvh => DomainKind::Pvh,
         };
-        let analyse = || Kernel::analyse(file, kind).map(Arc::new).map_err(|e| problem::of_kernel(&e));
+        let analyse = || Kernel::analyse(file, kind).map(Rc::new).map_err(|e| problem::of_kernel(&e));
         let Some(id) = record.kernel else { return analyse() };
         if let Some(kernel) = self.images.borrow().analysed(id, kind) {
             return Ok(kernel);
         }
         let kernel = analyse()?;
-        self.images.borrow_mut().set_analysed(id, kind, Arc::clone(&kernel));
+        self.images.borrow_mut().set_analysed(id, kind, Rc::clone(&kernel));
         Ok(kernel)
     }
 }

@@ -77,7 +77,7 @@ impl Manager {
         console: u32,
     ) {
         let mut domids: Vec<u16> =
-            phase.domid().into_iter().chain(domain.map(|domain| domain.domid)).collect();
+            phase.last_domid().into_iter().chain(domain.map(|domain| domain.domid)).collect();
         domids.dedup();
         for domid in domids {
             self.take_down(name, domid, uuid, console).await;

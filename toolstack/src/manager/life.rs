@@ -45,7 +45,7 @@ impl Manager {
         if self.has_uuid(&uuid, &name) {
             return Err(ApiError::new(ErrorKind::Exists, format!("There is a guest with the UUID {uuid}")));
         }
-        let phase = Phase::Creating;
+        let phase = Phase::Creating { domid: None };
         let record = Record { config, kernel, ramdisk, uuid, key, phase, restarts: 0, short_lives: 0 };
         let missing = self.missing(&record);
         if !missing.is_empty() {
@@ -162,8 +162,10 @@ impl Manager {
         let roots = domid.map(|domid| self.roots(&name, domid, &guest.record.uuid)).unwrap_or_default();
         if let Some(domid) = domid {
             // So that a successor knows what was meant. One that comes before this is kept finds a guest without a domain.
-            let (kept, ended) =
-                tokio::join!(self.enter(&name, Phase::Ending), self.end(&name, domid, guest.console));
+            let (kept, ended) = tokio::join!(
+                self.enter(&name, Phase::Ending { domid }),
+                self.end(&name, domid, guest.console)
+            );
             if let Err(e) = kept {
                 warn!(guest = name, cause = %e, "not-kept");
             }
@@ -185,7 +187,7 @@ impl Manager {
 
     /// Waits until nothing is left of the guests that somebody has ended.
     pub(super) async fn await_ended(&self) {
-        let ending = |(_, guest): &(&String, &Guest)| guest.record.phase == Phase::Ending;
+        let ending = |(_, guest): &(&String, &Guest)| matches!(guest.record.phase, Phase::Ending { .. });
         let names =
             self.guests.borrow().iter().filter(ending).map(|(name, _)| name.clone()).collect::<Vec<_>>();
         for name in names {
@@ -206,8 +208,9 @@ impl Manager {
     /// Forgets a guest that has no domain.
     pub(super) async fn forget(&self, name: &str, console: u32) {
         let known = self.guests.borrow_mut().remove(name);
-        let started =
-            known.is_some_and(|guest| guest.record.is_of_boot() && guest.record.phase != Phase::Creating);
+        let started = known.is_some_and(|guest| {
+            guest.record.is_of_boot() && !matches!(guest.record.phase, Phase::Creating { .. })
+        });
         if let Err(e) = self.peers.store.forget(name, started).await {
             warn!(guest = name, cause = %e, "record-left");
         }
@@ -310,7 +313,7 @@ impl Manager {
             guest.record.restarts = guest.record.restarts.saturating_add(1);
         });
         self.let_go(name, domid, &guest).await?;
-        if let Err(e) = self.enter(name, Phase::Restarting).await {
+        if let Err(e) = self.enter(name, Phase::Restarting { domid: None }).await {
             warn!(guest = name, cause = %e, "not-kept");
         }
         self.tell(Some(name), None, What::Restarting { pause_ms: millis(pause) });
@@ -322,7 +325,8 @@ impl Manager {
         tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
             let alone = manager.locks.lock(&name).await;
-            let is_wanted = |guest: Guest| guest.turn == turn && guest.record.phase == Phase::Restarting;
+            let is_wanted =
+                |guest: Guest| guest.turn == turn && matches!(guest.record.phase, Phase::Restarting { .. });
             if manager.guest(&name).is_some_and(is_wanted) {
                 // Told as an event.
                 let _ = manager.build_again(alone, &name).await;

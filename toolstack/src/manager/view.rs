@@ -29,9 +29,9 @@ fn state(does: Does) -> (State, Option<Shutdown>) {
 /// A guest without a domain to look at.
 fn resting(phase: &Phase) -> State {
     match phase {
-        Phase::Creating => State::Building,
-        Phase::Restarting => State::Restarting,
-        Phase::Ending => State::Dying,
+        Phase::Creating { .. } => State::Building,
+        Phase::Restarting { .. } => State::Restarting,
+        Phase::Ending { .. } => State::Dying,
         Phase::Live { .. } | Phase::Stopped { .. } => State::Gone,
     }
 }
@@ -61,7 +61,7 @@ fn shown(guest: &Guest, domains: &[Domain]) -> Shown {
 
 /// Nobody has ended it. One that somebody has is gone for operators, though its name is not free for a moment.
 fn stays(guest: &Guest) -> bool {
-    guest.record.phase != Phase::Ending
+    !matches!(guest.record.phase, Phase::Ending { .. })
 }
 
 /// A length in bytes.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use ennead_channel::guests::{Guest, NewGuest, Part, Refusal, Reply, Request, Service, State};
 use ennead_channel::{List, Text};
-use ennead_toolstack::builder::{Changed, Channel, Error, WINDOW};
+use ennead_toolstack::builder::{Changed, Channel, Error, WINDOW, Window};
 use tokio::sync::Notify;
 
 use super::consoles::Guests;
@@ -214,10 +214,24 @@ impl Line {
     }
 }
 
-impl Channel for Line {
-    fn put(&mut self, bytes: &[u8]) {
+struct Pages(Rc<RefCell<Host>>);
+
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pages")
+    }
+}
+
+impl Window for Pages {
+    fn put(&self, bytes: &[u8]) {
         assert!(bytes.len() <= WINDOW);
-        self.host.borrow_mut().window = bytes.to_vec();
+        self.0.borrow_mut().window = bytes.to_vec();
+    }
+}
+
+impl Channel for Line {
+    fn window(&self) -> Rc<dyn Window> {
+        Rc::new(Pages(Rc::clone(&self.host)))
     }
 
     async fn ask(&mut self, request: Request) -> Result<Reply, Error> {

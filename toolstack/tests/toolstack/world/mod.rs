@@ -9,7 +9,6 @@ mod xenstore;
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ennead_api::{Client, CreateGuest, ErrorKind, Sha256, State};
@@ -46,7 +45,7 @@ pub(crate) fn backends() -> Vec<BackendVm> {
 
 /// A boot loader for PVH guests, none for PV ones.
 fn loaders() -> Loaders {
-    Loaders { pv: None, pvh: Some(Arc::new(elf(2000))) }
+    Loaders { pv: None, pvh: Some(Rc::new(elf(2000))) }
 }
 
 /// What outlives a toolstack.
@@ -106,7 +105,7 @@ impl World {
         let peers = Peers { builder, store, console, backends };
         let mut images = Images::new(IMAGES, loaders());
         for image in &self.boot.1 {
-            images.add_own(sha256(image), Arc::new(image.clone()));
+            images.add_own(sha256(image), Rc::new(image.clone()));
         }
         let manager = Manager::new("toolstack".into(), domid, limits, images, peers);
         manager.find().await.unwrap();
