@@ -216,12 +216,22 @@ impl Builder {
     }
 
     /// Loads bytes, at most [`WINDOW`], into a guest that is being built.
-    pub async fn load(&self, domid: u16, part: Part, bytes: &[u8]) -> Result<(), Error> {
+    /// They are copied at once, before the future is waited for.
+    pub fn load<'a>(
+        &'a self,
+        domid: u16,
+        part: Part,
+        bytes: &[u8],
+    ) -> impl Future<Output = Result<(), Error>> + use<'a> {
         let length = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= WINDOW);
-        let length = length.ok_or(Error::TooLong("A part of the guest"))?;
-        self.window.put(bytes);
-        let reply = self.ask(Request::Load { domid, part, length }).await;
-        typed!(reply, "a part of a guest", Reply::Done => ())
+        if length.is_some() {
+            self.window.put(bytes);
+        }
+        async move {
+            let length = length.ok_or(Error::TooLong("A part of the guest"))?;
+            let reply = self.ask(Request::Load { domid, part, length }).await;
+            typed!(reply, "a part of a guest", Reply::Done => ())
+        }
     }
 
     /// Ends the building; gives the ports of its console and of XenStore.

@@ -105,17 +105,31 @@ impl Parts<'_> {
     /// # Errors
     /// If the file is another one than was analysed.
     pub fn next_part(&mut self) -> Result<Option<(Part, &[u8])>, Error> {
+        let Some((segment, start, most)) = self.next_place() else { return Ok(None) };
+        let offset = self.done;
+        let part = self.image.part(start, most)?;
+        self.done = offset.saturating_add(number_of(part.len()));
+        Ok(Some((Part::Kernel { segment, offset }, part)))
+    }
+
+    /// Unpacks what the next part is in, so that it need not be waited for then.
+    ///
+    /// # Errors
+    /// As [`Parts::next_part`].
+    pub fn unpack_ahead(&mut self) -> Result<(), Error> {
+        let Some((_, start, most)) = self.next_place() else { return Ok(()) };
+        self.image.part(start, most).map(drop)
+    }
+
+    /// The next part's segment, and where in the image it is and how long at most.
+    fn next_place(&mut self) -> Option<(u8, u64, usize)> {
         while self.done >= self.current.2 {
-            let Some(next) = self.places.next() else { return Ok(None) };
-            self.current = *next;
+            self.current = *self.places.next()?;
             self.done = 0;
         }
         let (segment, start, bytes) = self.current;
-        let offset = self.done;
-        let most = usize::try_from(bytes.saturating_sub(offset)).unwrap_or(usize::MAX).min(self.most);
-        let part = self.image.part(start.saturating_add(offset), most)?;
-        self.done = offset.saturating_add(number_of(part.len()));
-        Ok(Some((Part::Kernel { segment, offset }, part)))
+        let left = usize::try_from(bytes.saturating_sub(self.done)).unwrap_or(usize::MAX);
+        Some((segment, start.saturating_add(self.done), left.min(self.most)))
     }
 }
 
@@ -393,6 +407,10 @@ impl<'a> Gzip<'a> {
 
     /// So many bytes from an offset on.
     fn unpacked(&mut self, offset: u64, count: usize) -> Result<&[u8], Error> {
+        let before = self.at.checked_sub(number_of(self.buffer.len()));
+        if before == Some(offset) && self.buffer.len() == count {
+            return Ok(&self.buffer);
+        }
         if offset < self.at {
             *self = Self::open(self.payload);
         }

@@ -89,7 +89,11 @@ fn bzimage(payload: &[u8], size: usize) -> Vec<u8> {
 fn loaded(kernel: &Kernel, file: &[u8]) -> Vec<Vec<u8>> {
     let mut segments = vec![Vec::new(); kernel.plan.segments.len()];
     let mut parts = kernel.parts(file, 4000).unwrap();
-    while let Some((part, bytes)) = parts.next_part().unwrap() {
+    for n in 0.. {
+        if n % 3 == 0 {
+            parts.unpack_ahead().unwrap();
+        }
+        let Some((part, bytes)) = parts.next_part().unwrap() else { break };
         let Part::Kernel { segment, offset } = part else { panic!("no ramdisk") };
         assert!((1..=4000).contains(&bytes.len()));
         let segment = &mut segments[usize::from(segment)];

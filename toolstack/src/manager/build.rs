@@ -79,7 +79,15 @@ impl Manager {
         let builder = &self.peers.builder;
         let mut parts = kernel.parts(&files.kernel, WINDOW).map_err(|e| problem::of_kernel(&e))?;
         while let Some((part, bytes)) = parts.next_part().map_err(|e| problem::of_kernel(&e))? {
-            builder.load(domid, part, bytes).await.map_err(of_builder)?;
+            let loaded = builder.load(domid, part, bytes);
+            // What comes next is unpacked while Builder copies this; first it must hear of it.
+            let ahead = async {
+                tokio::task::yield_now().await;
+                parts.unpack_ahead()
+            };
+            let (loaded, ahead) = tokio::join!(loaded, ahead);
+            loaded.map_err(of_builder)?;
+            ahead.map_err(|e| problem::of_kernel(&e))?;
         }
         drop(parts);
         let ramdisk = files.ramdisk.as_ref().map(|ramdisk| ramdisk.as_slice()).unwrap_or_default();
