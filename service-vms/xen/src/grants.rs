@@ -45,7 +45,7 @@ mod granted;
 pub use granted::{GrantedPage, GrantedRegion};
 
 /// Most pages in a region.
-pub const MAX_REGION: usize = 256;
+pub const MAX_REGION: usize = 512;
 
 /// Pages that a peer granted to us, mapped side by side. Unmapped when dropped.
 ///

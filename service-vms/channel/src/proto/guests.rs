@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, List, Protocol, Text};
 
-/// Most pages of the window: a mebibyte, so that a kernel of 40 takes as many requests.
-pub const WINDOW_PAGES: usize = 256;
+/// Most pages of the window: as many as a `Hello` can name, since each request costs time, and a kernel has 40 MiB.
+pub const WINDOW_PAGES: usize = 448;
 /// Longest [`NewGuest`], encoded, bytes.
 pub const MAX_NEW_GUEST: usize = 4096;
 /// Longest name of a guest, bytes.
