@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use crate::pciback::{Address, Assembly, CONTROLLERS_PER_REPLY, Controller, MAX_CONTROLLERS, Reply, Request};
 use crate::proto::{decode, encode};
 use crate::{
-    Endpoint, Error, Header, INDEX_LIMIT, List, MAX_MESSAGE, RING_SIZE, Tagged, Text, Violation, pciback,
-    xenstore,
+    Endpoint, Error, Header, INDEX_LIMIT, List, MAX_MESSAGE, RING_SIZE, Tagged, Text, Violation, guests,
+    pciback, xenstore,
 };
 
 const HEADER: Header = Header { generation: 7, port: Port(3), protocol: 9 };
@@ -242,6 +242,15 @@ fn the_longest_reply_fits() {
         controllers: List::new(vec![longest; CONTROLLERS_PER_REPLY]).unwrap(),
     };
     assert!(encode(&Tagged { id: u32::MAX, body: reply }).unwrap().len() <= MAX_MESSAGE);
+}
+
+#[test]
+fn the_longest_window_can_be_told() {
+    // A VM's grant references are below this: 32 pages of a table have them.
+    let last = 32 * 512;
+    let window = (last - u32::try_from(guests::WINDOW_PAGES).unwrap()..last).collect();
+    let hello = guests::Request::Hello { window: List::new(window).unwrap() };
+    assert!(encode(&Tagged { id: u32::MAX, body: hello }).unwrap().len() <= MAX_MESSAGE);
 }
 
 #[test]
