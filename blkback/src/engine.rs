@@ -20,8 +20,9 @@ use crate::protocol::{
 };
 use crate::storage::Storage;
 
-/// Pages of memory for a ring's I/O: what the largest request needs, eight of the largest of Linux's.
-pub const BUFFER_PAGES: usize = MAX_SEGMENTS;
+/// Pages of memory for a ring's I/O: twice what the largest request needs, or sixteen of the largest of Linux's, so that some are
+/// copied while the disk has others.
+pub const BUFFER_PAGES: usize = 2 * MAX_SEGMENTS;
 
 /// The frontend must be disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -131,14 +131,14 @@ fn more_memory_than_the_host_has() {
     let sections: String = ["a", "b", "c"].map(|name| section(name, "disk.cfg")).concat();
     refused(
         &sections,
-        ("memory-mib = 1024", "memory-mib = 600"),
+        ("memory-mib = 1024", "memory-mib = 640"),
         expect![[r#"
-            error: With guest `c` Xen, the VMs and the guests that start with the host need 656 MiB, and the host has 600
+            error: With guest `c` Xen, the VMs and the guests that start with the host need 672 MiB, and the host has 640
                 --> FOLDER/host.toml:167:1
                 |
             167 | [guest.c]
                 | ^^^^^^^^^
-            help: write `memory-mib = 656` or more in `[host]` if the machine has it
+            help: write `memory-mib = 672` or more in `[host]` if the machine has it
 
             1 error in FOLDER/host.toml"#]],
     );
