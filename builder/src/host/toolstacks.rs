@@ -237,27 +237,18 @@ impl Host {
     }
 
     fn create(&mut self, caller: DomId, key: u64, length: u32) -> Result<Reply, No> {
-        let toolstack = self.toolstack(caller)?;
-        toolstack.copy(length, MAX_NEW_GUEST)?;
-        let new = NewGuest::decode(&toolstack.copied)
-            .ok_or_else(|| No::invalid("That is no description of a guest"))?;
+        let bytes = self.toolstack(caller)?.copy(length, MAX_NEW_GUEST)?;
+        let new = NewGuest::decode(bytes).ok_or_else(|| No::invalid("That is no description of a guest"))?;
         let domains = self.control.domains()?;
         let in_use = |domid: DomId| domains.iter().any(|info| info.domid == domid);
         let domid = match self.guests.admit(caller, key, &new, in_use)? {
             Admitted::Again(domid) => return Ok(Reply::Created { domid: domid.0 }),
             Admitted::New(domid) => domid,
         };
-        match self.begin(caller, domid, &new) {
-            Ok(half) => {
-                self.toolstack(caller)?.half = Some(half);
-                info!(domid = domid.0, caller = caller.0, name = %new.name, "guest-begun");
-                Ok(Reply::Created { domid: domid.0 })
-            }
-            Err(no) => {
-                self.guests.remove(domid);
-                Err(no)
-            }
-        }
+        let half = self.begin(caller, domid, &new).inspect_err(|_| self.guests.remove(domid))?;
+        self.toolstack(caller)?.half = Some(half);
+        info!(domid = domid.0, caller = caller.0, name = %new.name, "guest-begun");
+        Ok(Reply::Created { domid: domid.0 })
     }
 
     fn begin(&self, caller: DomId, domid: DomId, new: &NewGuest) -> Result<Construction<Rc<Control>>, No> {
@@ -286,10 +277,11 @@ impl Host {
         toolstack.copy(length, WINDOW_PAGES * PAGE_SIZE)?;
         let half = toolstack.half.as_mut().filter(|half| half.domid() == domid);
         let half = half.ok_or(Refused::Unknown(domid))?;
-        let bytes = &toolstack.copied;
         let loaded = match part {
-            Part::Kernel { segment, offset } => half.load_kernel(usize::from(segment), offset, bytes),
-            Part::Ramdisk { offset } => half.load_ramdisk(offset, bytes),
+            Part::Kernel { segment, offset } => {
+                half.load_kernel(usize::from(segment), offset, &toolstack.copied)
+            }
+            Part::Ramdisk { offset } => half.load_ramdisk(offset, &toolstack.copied),
         };
         loaded.map_err(|error| self.broken(caller, error))?;
         Ok(Reply::Done)
@@ -433,7 +425,7 @@ impl Toolstack {
     }
 
     /// Copies the window's first bytes: the toolstack may change them at any time.
-    fn copy(&mut self, length: u32, max: usize) -> Result<(), No> {
+    fn copy(&mut self, length: u32, max: usize) -> Result<&[u8], No> {
         let window =
             self.window.as_ref().ok_or_else(|| No::invalid("There is no window: say Hello first"))?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -442,7 +434,7 @@ impl Toolstack {
         }
         self.copied.resize(length, 0);
         window.read(0, &mut self.copied);
-        Ok(())
+        Ok(&self.copied)
     }
 }
 

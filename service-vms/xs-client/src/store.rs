@@ -106,6 +106,8 @@ impl<S: Read + Write + AsFd> XenStore<S> {
         Err(Error::Conflicts(TRIES))
     }
 
+    /// One request at a time: Linux sends it from the one buffer that each open file has (`xenbus_file_write`), which the next would
+    /// overwrite.
     fn ask_in(&mut self, tx_id: u32, request: &Request<'_>) -> Result<Vec<u8>, Error> {
         self.last_id = self.last_id.wrapping_add(1);
         let id = self.last_id;
