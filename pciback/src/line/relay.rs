@@ -31,7 +31,7 @@ pub(super) trait Inside: AsFd {
 pub(super) struct Relay<O, I> {
     outside: O,
     inside: I,
-    /// Whether somebody has said something, and not gone since.
+    /// Whether the kernel has known of somebody, and nobody has gone since. Bytes are no sign: they may come before it knows.
     connected: bool,
     framer: Framer,
     /// What has been read of the outside and not looked at yet: this part of the buffer.
@@ -110,11 +110,14 @@ impl<O: Read + Write, I: Inside> Relay<O, I> {
         match self.outside.read(&mut self.buffer) {
             Ok(0) => Ok(self.disconnected()),
             Ok(count) => {
-                self.connected = true;
                 self.input = (0, count);
                 Ok(true)
             }
-            Err(e) => later(e).context("Cannot read from the port"),
+            Err(e) => {
+                // With nobody there it would have been the end (`port_fops_read` in Linux's virtio_console.c).
+                self.connected |= e.kind() == io::ErrorKind::WouldBlock;
+                later(e).context("Cannot read from the port")
+            }
         }
     }
 

@@ -24,6 +24,8 @@ const REQUESTS_PRODUCER: usize = 64;
 struct Socket {
     stream: UnixStream,
     reads: Arc<AtomicUsize>,
+    /// The kernel has not heard yet that somebody is there, though bytes may have come.
+    unheard: bool,
 }
 
 impl AsFd for Socket {
@@ -35,13 +37,19 @@ impl AsFd for Socket {
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.stream.read(buffer)
+        match self.stream.read(buffer) {
+            Err(e) if self.unheard && e.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            read => read,
+        }
     }
 }
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // A port to which nobody listens takes nothing.
+        if self.unheard {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         self.stream.write(bytes).map_err(|e| match e.kind() {
             io::ErrorKind::BrokenPipe => io::ErrorKind::WouldBlock.into(),
             _ => e,
@@ -115,7 +123,7 @@ fn world() -> World {
     let (bell, toolstack_bell) = sockets();
     let inside = End { endpoint: Endpoint::server(page.clone()), bell };
     let endpoint = Endpoint::client(page.clone()).expect("a new page");
-    let relay = Relay::new(Socket { stream, reads: Arc::default() }, inside);
+    let relay = Relay::new(Socket { stream, reads: Arc::default(), unheard: false }, inside);
     World { page, relay, operator, toolstack: End { endpoint, bell: toolstack_bell } }
 }
 
@@ -278,6 +286,25 @@ fn an_operator_that_goes_resets_the_toolstack_once() {
     // What was left of the frame may come before, as if it were data.
     assert_eq!(inside[inside.len() - 2..], [Said::Reset, Said::Data(b"b".into())]);
     assert_eq!(outside, [Said::Reset]);
+}
+
+#[test]
+fn an_operator_whose_bytes_come_before_the_kernel_knows_of_it_has_not_gone() {
+    let mut world = world();
+    world.relay.outside.unheard = true;
+    world.toolstack.send(&reset()).expect("it is sent");
+    world.pass_on();
+    world.reset();
+    world.operator_says(b"a");
+    let [inside, outside] = world.both();
+    assert_eq!((inside, outside), (vec![Said::Reset, Said::Data(b"a".into())], vec![]));
+    world.toolstack.send(&data(b"to it")).expect("it is sent");
+    world.pass_on();
+    world.relay.outside.unheard = false;
+    world.operator_says(b"b");
+    let [inside, outside] = world.both();
+    assert_eq!(inside, [Said::Data(b"b".into())]);
+    assert_eq!(outside, [Said::Reset, Said::Data(b"to it".into())]);
 }
 
 #[test]
