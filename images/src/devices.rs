@@ -73,7 +73,7 @@ impl Disk {
             DiskModel::Nvme => (format!("nvme,serial=ennead{index},drive={drive}"), None),
             DiskModel::Virtio => (format!("virtio-blk-pci,{VIRTIO},drive={drive}"), None),
             DiskModel::Ahci => {
-                (format!("ich9-ahci,id=ahci{index}"), Some(format!("ide-hd,drive={drive},bus=ahci{index}.0")))
+                ("ich9-ahci".to_owned(), Some(format!("ide-hd,drive={drive},bus=controller{index}.0")))
             }
         };
         let disk = disk.into_iter().flat_map(|disk| ["-device".to_owned(), disk]).collect();
@@ -144,8 +144,14 @@ impl Network {
 }
 
 fn behind_port(index: u8, device: &str) -> Vec<String> {
-    let port = format!("pcie-root-port,id=port{index},chassis={index},slot={index}");
-    ["-device".to_owned(), port, "-device".to_owned(), format!("{device},bus=port{index}")].to_vec()
+    [port(index), vec!["-device".to_owned(), format!("{device},id=controller{index},bus=port{index}")]]
+        .concat()
+}
+
+/// QEMU's options for the port `portINDEX`, into which a controller can be plugged.
+#[must_use]
+pub fn port(index: u8) -> Vec<String> {
+    vec!["-device".to_owned(), format!("pcie-root-port,id=port{index},chassis={index},slot={index}")]
 }
 
 /// A disk image beside the log of the machine.
@@ -164,12 +170,13 @@ mod tests {
         assert_eq!(
             disk.arguments(1).join(" "),
             "-drive if=none,id=drive1,format=raw,file=a,,b.img \
-             -device pcie-root-port,id=port1,chassis=1,slot=1 -device nvme,serial=ennead1,drive=drive1,bus=port1"
+             -device pcie-root-port,id=port1,chassis=1,slot=1 \
+             -device nvme,serial=ennead1,drive=drive1,id=controller1,bus=port1"
         );
         let ahci = Disk { model: DiskModel::Ahci, ..disk.clone() }.arguments(3).join(" ");
-        assert!(
-            ahci.ends_with("-device ich9-ahci,id=ahci3,bus=port3 -device ide-hd,drive=drive3,bus=ahci3.0")
-        );
+        assert!(ahci.ends_with(
+            "-device ich9-ahci,id=controller3,bus=port3 -device ide-hd,drive=drive3,bus=controller3.0"
+        ));
         let logged = disk.logged(1, Path::new("c,d")).join(" ");
         assert!(logged.contains("filename=a,,b.img,log.driver=file,log.filename=c,,d -device"), "{logged}");
         let forwards = vec![
@@ -181,7 +188,7 @@ mod tests {
             network.arguments(2).join(" "),
             "-netdev user,id=net2,hostfwd=tcp:127.0.0.1:8022-:22,hostfwd=tcp:127.0.0.1:8443-10.0.2.40:443 \
              -device pcie-root-port,id=port2,chassis=2,slot=2 \
-             -device virtio-net-pci,disable-legacy=on,iommu_platform=on,netdev=net2,bus=port2"
+             -device virtio-net-pci,disable-legacy=on,iommu_platform=on,netdev=net2,id=controller2,bus=port2"
         );
     }
 

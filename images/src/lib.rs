@@ -30,6 +30,7 @@ pub mod policy;
 pub mod program;
 pub mod progress;
 pub mod qemu;
+pub mod qmp;
 pub mod ramdisk;
 pub mod relay;
 pub mod run;

@@ -43,20 +43,28 @@ impl Function {
 pub fn functions(sysfs: &Path) -> io::Result<Vec<Function>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(sysfs.join("bus/pci/devices"))?.take(MAX_FUNCTIONS) {
-        let entry = entry?;
-        let attribute = |name: &str| number(&entry.path().join(name));
-        found.push(Function {
-            address: address(&entry.file_name().to_string_lossy())?,
-            class: attribute("class")?,
-            vendor: narrow(attribute("vendor")?)?,
-            device: narrow(attribute("device")?)?,
-            driver: driver(&entry.path()),
-            has_msi: fs::read(entry.path().join("config")).is_ok_and(|config| has_msi(&config)),
-            has_reset: entry.path().join("reset").exists(),
-        });
+        found.push(function(sysfs, address(&entry?.file_name().to_string_lossy())?)?);
     }
     found.sort();
     Ok(found)
+}
+
+/// The function at an address.
+///
+/// # Errors
+/// As [`functions`].
+pub fn function(sysfs: &Path, address: Address) -> io::Result<Function> {
+    let at = sysfs.join("bus/pci/devices").join(address.to_string());
+    let attribute = |name: &str| number(&at.join(name));
+    Ok(Function {
+        address,
+        class: attribute("class")?,
+        vendor: narrow(attribute("vendor")?)?,
+        device: narrow(attribute("device")?)?,
+        driver: driver(&at),
+        has_msi: fs::read(at.join("config")).is_ok_and(|config| has_msi(&config)),
+        has_reset: at.join("reset").exists(),
+    })
 }
 
 fn address(name: &str) -> io::Result<Address> {

@@ -7,14 +7,15 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use ennead_xs_wire::{PAYLOAD_MAX, Raw, Request};
+use ennead_channel::pciback::Address;
+use ennead_xs_wire::{Errno, PAYLOAD_MAX, Raw, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::bus::Function;
 
 /// Linux's way to this VM's ring.
 const DEVICE: &str = "/dev/xen/xenbus";
-/// How long XenStore may take for all of it: it may be restarting.
+/// How long XenStore may take for all that is asked at once: it may be restarting.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The open device.
@@ -37,34 +38,46 @@ impl<S: Read + Write + AsFd> Publisher<S> {
     ///
     /// # Errors
     /// When XenStore refuses a node, or is silent.
-    pub(crate) fn publish(mut self, functions: &[Function]) -> anyhow::Result<usize> {
+    pub(crate) fn publish(&mut self, functions: &[Function]) -> anyhow::Result<usize> {
         let deadline = Instant::now() + PATIENCE;
         let controllers: Vec<&Function> =
             functions.iter().filter(|function| function.is_controller()).collect();
         for function in &controllers {
-            let home = format!("controller/{}", function.address.to_string().replace([':', '.'], "-"));
+            let home = home(function.address);
             for (name, value) in [
                 ("class", format!("{:06x}", function.class)),
                 ("vendor", format!("{:04x}", function.vendor)),
                 ("device", format!("{:04x}", function.device)),
             ] {
                 let path = format!("{home}/{name}");
-                self.write(&path, &value, deadline).with_context(|| format!("Cannot write {path}"))?;
+                let request = Request::Write { path: path.as_bytes(), value: value.as_bytes() };
+                let written = self.ask(&request, deadline).and_then(done);
+                written.with_context(|| format!("Cannot write {path}"))?;
             }
         }
         Ok(controllers.len())
     }
 
-    fn write(&mut self, path: &str, value: &str, deadline: Instant) -> anyhow::Result<()> {
-        let request = Request::Write { path: path.as_bytes(), value: value.as_bytes() };
+    /// Takes back what is published of a function, if anything is.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub(crate) fn withdraw(&mut self, address: Address) -> anyhow::Result<()> {
+        let path = home(address);
+        let answer = self.ask(&Request::Rm { path: path.as_bytes() }, Instant::now() + PATIENCE);
+        let answer = answer.map(|refused| refused.filter(|errno| *errno != Errno::Enoent));
+        answer.and_then(done).with_context(|| format!("Cannot remove {path}"))
+    }
+
+    /// What XenStore refuses with, if it does.
+    fn ask(&mut self, request: &Request<'_>, deadline: Instant) -> anyhow::Result<Option<Errno>> {
         self.0.write_all(&request.message(0, 0))?;
         let mut answer = Vec::new();
         loop {
             if let Some((raw, _)) = Raw::split(&answer)? {
                 match raw.error() {
-                    Some(errno) => bail!("XenStore refused: {errno}"),
                     None if raw.header.op != request.op() as u32 => bail!("XenStore answered something else"),
-                    None => return Ok(()),
+                    refused => return Ok(refused),
                 }
             }
             self.read(&mut answer, deadline)?;
@@ -86,6 +99,15 @@ impl<S: Read + Write + AsFd> Publisher<S> {
         answer.extend_from_slice(buffer.get(..count).unwrap_or_default());
         Ok(())
     }
+}
+
+/// A function's directory.
+fn home(address: Address) -> String {
+    format!("controller/{}", address.to_string().replace([':', '.'], "-"))
+}
+
+fn done(refused: Option<Errno>) -> anyhow::Result<()> {
+    refused.map_or(Ok(()), |errno| bail!("XenStore refused: {errno}"))
 }
 
 #[cfg(test)]
@@ -110,16 +132,17 @@ mod tests {
         }
     }
 
-    /// A XenStore that answers each write with `reply`, and gives what was written.
+    /// A XenStore that answers each request with `reply`, and gives what was written, `gone` for what was removed.
     fn xenstore(reply: Reply<'static>) -> (Publisher<UnixStream>, thread::JoinHandle<Vec<(String, String)>>) {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
         let serving = thread::spawn(move || {
             let (mut written, mut bytes, mut buffer) = (Vec::new(), Vec::new(), [0; 256]);
             loop {
                 while let Some((raw, length)) = Raw::split(&bytes).expect("a message") {
-                    let Ok(Request::Write { path, value }) = Request::decode(raw.header.op, raw.payload)
-                    else {
-                        panic!("not a write")
+                    let (path, value) = match Request::decode(raw.header.op, raw.payload) {
+                        Ok(Request::Write { path, value }) => (path, value),
+                        Ok(Request::Rm { path }) => (path, b"gone".as_slice()),
+                        other => panic!("{other:?}"),
                     };
                     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                     assert!(
@@ -146,27 +169,40 @@ mod tests {
 
     #[test]
     fn controllers_are_published_and_nothing_else() {
-        let (publisher, serving) = xenstore(Reply::Done);
+        let (mut publisher, serving) = xenstore(Reply::Done);
         let functions = [function("0000:00:00.0", 0x06_0000), function("0000:00:1f.2", 0x01_0601)];
         assert_eq!(publisher.publish(&functions).expect("it answers"), 1);
         let node = |name: &str, value: &str| (format!("controller/0000-00-1f-2/{name}"), value.to_owned());
-        let expected = [node("class", "010601"), node("vendor", "8086"), node("device", "10d3")];
+        publisher.withdraw(functions[1].address).expect("it answers");
+        drop(publisher);
+        let gone = ("controller/0000-00-1f-2".to_owned(), "gone".to_owned());
+        let expected = [node("class", "010601"), node("vendor", "8086"), node("device", "10d3"), gone];
         assert_eq!(serving.join().expect("it serves"), expected);
     }
 
     #[test]
     fn a_refusal_names_the_node_and_the_reason() {
-        let (publisher, _serving) = xenstore(Reply::Error(Errno::Eacces));
-        let e = publisher.publish(&[function("0000:00:1f.2", 0x01_0601)]).expect_err("refused");
+        let (mut publisher, _serving) = xenstore(Reply::Error(Errno::Eacces));
+        let controller = function("0000:00:1f.2", 0x01_0601);
+        let e = publisher.publish(std::slice::from_ref(&controller)).expect_err("refused");
         assert_eq!(format!("{e:#}"), "Cannot write controller/0000-00-1f-2/class: XenStore refused: EACCES");
+        let e = publisher.withdraw(controller.address).expect_err("refused");
+        assert_eq!(format!("{e:#}"), "Cannot remove controller/0000-00-1f-2: XenStore refused: EACCES");
+    }
+
+    #[test]
+    fn what_was_never_published_can_go() {
+        let (mut publisher, _serving) = xenstore(Reply::Error(Errno::Enoent));
+        publisher.withdraw(function("0000:00:00.0", 0x06_0000).address).expect("nothing is there");
     }
 
     #[test]
     fn a_silent_xenstore_is_not_waited_for_for_ever() {
         let (ours, _silent) = UnixStream::pair().expect("a pair of sockets");
         let deadline = Instant::now() + Duration::from_millis(20);
-        assert!(Publisher(ours).write("a", "b", deadline).is_err());
+        let request = Request::Rm { path: b"a" };
+        assert!(Publisher(ours).ask(&request, deadline).is_err());
         let (ours, _) = UnixStream::pair().expect("a pair of sockets");
-        assert!(Publisher(ours).write("a", "b", deadline).is_err(), "closed");
+        assert!(Publisher(ours).ask(&request, deadline).is_err(), "closed");
     }
 }

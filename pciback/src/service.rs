@@ -12,6 +12,7 @@ use ennead_xen::{Control, DomId, EventChannels, GrantRef, GrantedPage};
 use tracing::{error, info, warn};
 
 use crate::bus::{self, Function};
+use crate::hotplug::Reporter;
 use crate::lend::Lender;
 use crate::line::Line;
 use crate::publish::Publisher;
@@ -37,7 +38,8 @@ pub struct Service {
     health: Option<Health>,
     events: EventChannels,
     builder: Server<Pciback, GrantedPage>,
-    xenstore: Option<Publisher>,
+    /// Until sealed; then it has its thread.
+    reporter: Option<Reporter>,
     /// Until sealed; then each has its thread.
     lines: Vec<Line>,
     /// What is on the bus, once somebody has asked: sealed, pciback can no longer read all of it.
@@ -72,12 +74,13 @@ impl Service {
         // Nobody else's ports, whoever takes this program over.
         events.restrict(domid).context("Cannot restrict the event channels")?;
         let xenstore = runtime.params.xenstore.map(|_| Publisher::open()).transpose()?;
+        let reporter = Some(Reporter::open(xenstore)?);
         let control = Control::open().context("Cannot open Xen's control interface")?;
         Ok(Self {
             health: Some(runtime.health),
             events,
             builder: builder.open(port),
-            xenstore,
+            reporter,
             lines,
             functions: Vec::new(),
             lender: Lender::new(Path::new(SYSFS), control),
@@ -107,7 +110,7 @@ impl Service {
             match then {
                 Then::Continue => {}
                 // Builder has its answer, and goes on to restart XenStore if that is what is missing.
-                Then::Seal => self.publish(),
+                Then::Seal => self.report(),
                 Then::PowerOff => {
                     info!("power-off");
                     power_off().context("Cannot switch the host off")?;
@@ -164,14 +167,11 @@ impl Service {
         Ok(())
     }
 
-    /// Publishes in XenStore what is on the bus, once. The host goes on without; so does this VM, meanwhile.
-    fn publish(&mut self) {
-        let Some(xenstore) = self.xenstore.take() else { return };
+    /// Tells XenStore and the log what is on the bus, and what changes there. The host goes on without; so does this VM, meanwhile.
+    fn report(&mut self) {
+        let Some(reporter) = self.reporter.take() else { return };
         let functions = self.functions.clone();
-        std::thread::spawn(move || match xenstore.publish(&functions) {
-            Ok(count) => info!(count, "published"),
-            Err(e) => warn!(cause = %format!("{e:#}"), "not-published"),
-        });
+        std::thread::spawn(move || reporter.run(Path::new(SYSFS), &functions));
     }
 
     /// Drops what only the start needed; nothing when a Builder that is new asks again.

@@ -1,13 +1,11 @@
 //! One of the two hosts with its guests. It is stopped, unless it is measured.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::hosts::Guests;
@@ -17,6 +15,7 @@ use crate::host::Host;
 use crate::operator::Operator;
 use crate::progress::Progress;
 use crate::qemu::Settings;
+use crate::qmp::{self, Control};
 use crate::relay;
 use crate::session::Session;
 use crate::step::Step;
@@ -59,7 +58,7 @@ impl Side {
         let socket = folder.path().join("control");
         let mut settings = Settings {
             lines: relay::lines(&host.plan),
-            extra: vec!["-qmp".to_owned(), format!("unix:{},server=on,wait=off", socket.display())],
+            extra: qmp::at(&socket),
             ..Settings::emulated(iso, MEMORY_MIB, out.join("serial.log"))
         };
         first_guest::equip(&mut settings, cache, Progress::Silent, &image)?;
@@ -79,21 +78,21 @@ impl Side {
             "for n in $(seq 50); do ping -q -c 1 -W 1 {ADDRESS} && break; sleep 0.2; done"
         ))?;
         anyhow::ensure!(answer.contains(" 0% packet loss"), "The guests do not reach each other: {answer}");
-        side.control.ask("stop")?;
+        side.control.ask("stop", &Value::Null)?;
         Ok(side)
     }
 
     /// Lets it run meanwhile.
     pub(super) fn awake<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        self.control.ask("cont")?;
+        self.control.ask("cont", &Value::Null)?;
         let done = work(self)?;
-        self.control.ask("stop")?;
+        self.control.ask("stop", &Value::Null)?;
         Ok(done)
     }
 
     /// Switches it off.
     pub(super) fn end(&mut self) -> Result<()> {
-        self.control.ask("quit")
+        self.control.ask("quit", &Value::Null)
     }
 
     /// Has Debian run a command; gives what it prints.
@@ -122,40 +121,5 @@ impl Shells {
         let (_, rest) = seen.rsplit_once(&format!("begin-2-{nonce}.")).context("no beginning")?;
         let (printed, _) = rest.split_once(&format!("end-2-{nonce}.")).context("no end")?;
         Ok(printed.trim().replace("\r\n", "\n"))
-    }
-}
-
-/// QEMU's own control socket (QMP).
-#[derive(Debug)]
-struct Control {
-    stream: BufReader<UnixStream>,
-}
-
-impl Control {
-    fn open(socket: &Path) -> Result<Self> {
-        let stream = UnixStream::connect(socket).context("Cannot reach QEMU's control socket")?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        let mut control = Self { stream: BufReader::new(stream) };
-        control.ask("qmp_capabilities")?;
-        Ok(control)
-    }
-
-    /// Has QEMU do something, and waits until it is done.
-    fn ask(&mut self, command: &str) -> Result<()> {
-        let request = format!("{{\"execute\":\"{command}\"}}\n");
-        self.stream.get_mut().write_all(request.as_bytes()).context("Cannot ask QEMU")?;
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            let mut line = String::new();
-            self.stream.read_line(&mut line).with_context(|| format!("QEMU does not answer `{command}`"))?;
-            anyhow::ensure!(
-                !line.is_empty() && !line.contains("\"error\""),
-                "QEMU says to `{command}`: {line}"
-            );
-            if line.contains("\"return\"") {
-                return Ok(());
-            }
-        }
-        anyhow::bail!("QEMU does not answer `{command}`")
     }
 }

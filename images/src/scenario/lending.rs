@@ -1,15 +1,17 @@
-//! Driver VMs get their controllers from pciback, alone, and again after each of their lives.
+//! Driver VMs get their controllers from pciback, alone, and again after each of their lives; what is plugged and pulled meanwhile is reported.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use super::{Report, Setup, boot};
-use crate::devices::{Disk, DiskModel, Network, NetworkModel, image_beside};
+use crate::devices::{Disk, DiskModel, Network, NetworkModel, image_beside, port};
 use crate::host::Host;
 use crate::milestone::Milestone;
 use crate::qemu::Settings;
+use crate::qmp::{self, Control};
 use crate::session::{PATIENCE, Session};
 
 /// Restarts of each driver VM in a row.
@@ -20,6 +22,9 @@ const CONTENT: &[u8; 16] = b"this is the disk";
 
 /// The program that only looks at what a driver VM got.
 const PROGRAM: &str = "probe-driver";
+
+/// The number of the port into which a controller is plugged while the host runs.
+const SPARE: u8 = 5;
 
 /// The controllers of a machine.
 const MACHINES: [(&str, DiskModel, NetworkModel); 1] =
@@ -59,7 +64,11 @@ fn machine(
     let image = OpenOptions::new().write(true).open(&disk.image).context("No disk image")?;
     image.write_all_at(CONTENT, 0).context("Cannot write the disk image")?;
     let network = Network { model: network, forwards: Vec::new() };
-    let extra = [settings.extra.clone(), disk.arguments(1), network.arguments(2)].concat();
+    let folder = tempfile::tempdir().context("Cannot make a temporary folder")?;
+    let socket = folder.path().join("control");
+    let extra =
+        [settings.extra.clone(), disk.arguments(1), network.arguments(2), port(SPARE), qmp::at(&socket)];
+    let extra = extra.concat();
     let mut session = Session::start(&Settings { extra, ..settings.clone() }, report.show)?;
     session.until_ready()?;
     report.check(&format!("{what}: blkback reads the disk"), reads(&session));
@@ -76,7 +85,66 @@ fn machine(
         }
     }
     report.check(&format!("{what}: no AVC denial"), boot::no_denials(&session));
+    let mut qemu = Control::open(&socket)?;
+    report.check(
+        "a controller that is plugged in is reported, and Xen not told",
+        plugged(&mut session, &mut qemu),
+    );
+    report.check("a controller that is pulled is reported", pulled(&mut session, &mut qemu));
+    report.check(
+        "a lent controller that is pulled is reported, and its VM's restart says that it is missing",
+        lent_pulled(&mut session, &mut qemu),
+    );
+    report.check("the other driver VM is none the worse", restart(&mut session, "blkback"));
     session.power_off()
+}
+
+/// What pciback publishes of the controller in the spare port.
+fn published(session: &mut Session, address: &str) -> Result<String> {
+    let home = format!("/local/domain/3/controller/{}", address.replace([':', '.'], "-"));
+    let nodes = session.store(&home)?;
+    let value = |name: &str| nodes.get(&format!("{home}/{name}")).map_or("", String::as_str);
+    Ok(format!("{} {}:{}", value("class"), value("vendor"), value("device")))
+}
+
+fn plugged(session: &mut Session, qemu: &mut Control) -> Result<String> {
+    let denials = |session: &Session| {
+        let lines = session.machine.lines();
+        let denied: Vec<_> = lines.iter().filter(|line| line.text.contains("avc:  denied")).collect();
+        (denied.len(), denied.iter().filter(|line| line.text.contains("{ plug }")).count())
+    };
+    qemu.ask("device_add", &json!({ "driver": "e1000e", "id": "spare", "bus": format!("port{SPARE}") }))?;
+    let (_, plugged) = session.wait("the controller to be seen", PATIENCE, |m| m.is("pciback", "plugged"))?;
+    anyhow::ensure!(plugged.value("class") == Some("020000"), "{plugged}");
+    let address = plugged.value("address").context("no address")?;
+    // XenStore is told after the log.
+    session.list()?;
+    let published = published(session, address)?;
+    anyhow::ensure!(published == "020000 8086:10d3", "in XenStore: {published}");
+    let denials = denials(session);
+    anyhow::ensure!(denials == (1, 1), "{denials:?} denials, and such of `plug`");
+    Ok(plugged.to_string())
+}
+
+fn pulled(session: &mut Session, qemu: &mut Control) -> Result<String> {
+    qemu.ask("device_del", &json!({ "id": "spare" }))?;
+    let (_, pulled) = session.wait("the controller to go", PATIENCE, |m| m.is("pciback", "pulled"))?;
+    let address = pulled.value("address").context("no address")?;
+    session.list()?;
+    let left = published(session, address);
+    anyhow::ensure!(left.is_err(), "in XenStore there is still {left:?}");
+    Ok(pulled.to_string())
+}
+
+fn lent_pulled(session: &mut Session, qemu: &mut Control) -> Result<String> {
+    qemu.ask("device_del", &json!({ "id": "controller2" }))?;
+    let (_, pulled) = session.wait("the controller to go", PATIENCE, |m| m.is("pciback", "pulled"))?;
+    let address = pulled.value("address").context("no address")?.to_owned();
+    session.machine.type_line("restart netback")?;
+    let (_, refused) = session.wait("the refusal", PATIENCE, |m| {
+        m.is("pciback", "refused") && m.value("cause").is_some_and(|cause| cause.contains(&address))
+    })?;
+    Ok(refused.to_string())
 }
 
 fn without(settings: &Settings, report: &mut Report) -> Result<()> {

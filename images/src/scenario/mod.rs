@@ -100,6 +100,8 @@ impl Setup {
 
     fn settings(&self, host: &Host, iso: PathBuf, log: &str) -> Result<Settings> {
         let folder = self.machine.log.parent().map(PathBuf::from).unwrap_or_default();
+        // Disk images go there before the machine starts.
+        std::fs::create_dir_all(&folder).with_context(|| format!("Cannot make {}", folder.display()))?;
         let (lines, log) = (relay::lines(&host.plan), folder.join(format!("{log}.log")));
         let toolstacks = operator::toolstacks(&host.plan)?;
         Ok(Settings { iso, lines, toolstacks, log, ..self.machine.clone() })
@@ -243,7 +245,7 @@ pub const ALL: [Scenario; 26] = [
     },
     Scenario {
         name: "lending",
-        about: "driver VMs have their controllers to themselves, and again after restarts",
+        about: "driver VMs have their controllers to themselves, and again after restarts; what is plugged and pulled is reported",
         run: lending::run,
     },
     Scenario {
