@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::header::UPGRADE;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::answer::Answer;
@@ -21,9 +21,6 @@ use crate::problem::Problem;
 const PIECE: usize = 1024;
 /// How long a connection that has sent its end is still told what the guest prints.
 const LINGER: Duration = Duration::from_secs(60);
-/// What a guest prints within this time after its first bytes goes in one piece: each piece wakes three VMs, which a guest that boots
-/// would feel.
-const TOGETHER: Duration = Duration::from_millis(20);
 
 /// Answers with the upgrade; the console is then served by a task of its own.
 pub(super) fn attach(
@@ -74,13 +71,8 @@ async fn serve<S: AsyncRead + AsyncWrite>(
     let output = async {
         loop {
             grown.mark_unchanged();
-            let before = from;
             while let Some(end) = pass(&mut writer, console, number, from).await? {
                 from = end;
-            }
-            if from > before {
-                sleep(TOGETHER).await;
-                continue;
             }
             if !is_there() || grown.changed().await.is_err() {
                 // TLS knows the end from a connection that broke.
