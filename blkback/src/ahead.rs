@@ -9,10 +9,10 @@ use ennead_xen::PAGE_SIZE;
 
 use crate::protocol::{Plan, SECTOR};
 
-/// Bytes that are read at once, first and once a frontend has gone on for long.
-const AHEAD: [u64; 2] = [64 << 10, 256 << 10];
-/// Reads, each where the one before ended, until more is read than was asked for, and until that is much.
-const RUN: [u32; 2] = [4, 16];
+/// Bytes that are read at once.
+const AHEAD: u64 = 64 << 10;
+/// Reads, each where the one before ended, until more is read than was asked for.
+const RUN: u32 = 4;
 
 /// What was asked for last, and what was read ahead.
 #[derive(Debug, Default)]
@@ -44,13 +44,6 @@ impl Ahead {
         *self = Self::default();
     }
 
-    /// Whether the next read may be answered at once.
-    #[must_use]
-    pub fn has_more(&self) -> bool {
-        let end = self.kept.as_ref().map(|(start, buffer)| start.saturating_add(buffer.len() as u64));
-        end.is_some_and(|end| self.next < end)
-    }
-
     /// The bytes that are asked for, if they are kept.
     #[must_use]
     pub fn find(&self, plan: &Plan) -> Option<&[u8]> {
@@ -61,12 +54,9 @@ impl Ahead {
 
     /// How many bytes more are read with this, from a disk of so many sectors of 512 bytes; that has begun then.
     pub fn begin(&mut self, plan: &Plan, sectors: u64) -> usize {
-        let [first, later] = AHEAD;
-        let [few, many] = RUN;
         let left = sectors.saturating_mul(SECTOR).saturating_sub(plan.offset);
-        let ahead = if self.run < many { first } else { later };
-        let more = usize::try_from(left.min(ahead)).unwrap_or(0).saturating_sub(plan.len);
-        if self.run < few || plan.len > PAGE_SIZE || more == 0 {
+        let more = usize::try_from(left.min(AHEAD)).unwrap_or(0).saturating_sub(plan.len);
+        if self.run < RUN || plan.len > PAGE_SIZE || more == 0 {
             return 0;
         }
         self.begun = Some(plan.offset);
@@ -118,33 +108,16 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_on_for_long_is_read_more_for() {
-        let mut ahead = Ahead::default();
-        let sizes = (1..40).filter_map(|page| {
-            ahead.note(&plan(page, 4096));
-            let found = ahead.find(&plan(page, 4096)).is_some();
-            let more = if found { 0 } else { ahead.begin(&plan(page, 4096), 8000) / 4096 };
-            (more > 0).then(|| {
-                ahead.keep(page * 4096, pages(more + 1, 0));
-                (page, more)
-            })
-        });
-        assert_eq!(sizes.collect::<Vec<_>>(), [(5, 15), (21, 63)]);
-    }
-
-    #[test]
     fn what_was_read_is_there_until_something_else_is_asked_for() {
         let mut ahead = Ahead::default();
         let begin = |ahead: &mut Ahead| (1..6).for_each(|page| assert_eq!(asked(ahead, page) > 0, page == 5));
         begin(&mut ahead);
         ahead.keep(5 * 4096, pages(16, 7));
         for page in 6..21 {
-            assert!(ahead.has_more());
             asked(&mut ahead, page);
             assert_eq!(ahead.find(&plan(page, 4096)), Some([7; 4096].as_slice()));
         }
         assert!(ahead.find(&plan(20, 8192)).is_none() && ahead.find(&plan(4, 4096)).is_none());
-        assert!(!ahead.has_more());
         asked(&mut ahead, 21);
         assert!(ahead.find(&plan(10, 4096)).is_none(), "it has gone on");
         for meanwhile in [Ahead::forget, |ahead: &mut Ahead| ahead.note(&plan(6, 4096))] {

@@ -24,11 +24,6 @@ use crate::storage::Storage;
 /// copied while the disk has others.
 pub const BUFFER_PAGES: usize = 2 * MAX_SEGMENTS;
 
-/// How often a request that should come at once is looked for: some ten microseconds' worth, or half a millisecond in emulation.
-const LOOKS: u32 = 500;
-/// How often in vain, before it is not looked for any more until the disk is read ahead again.
-const IN_VAIN: u32 = 4;
-
 /// The frontend must be disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
@@ -95,8 +90,6 @@ pub struct Engine<P, M, S, const SLOT: usize> {
     hungry: VecDeque<u32>,
     /// If this ring is the only one to its disk.
     ahead: Option<Ahead>,
-    /// How often the next request was looked for in vain, since the disk was last read ahead.
-    in_vain: u32,
     refused: Option<Refusal>,
 }
 
@@ -117,19 +110,7 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
         }
         let (open, hungry) = (VecDeque::new(), VecDeque::new());
         let sectors = Arc::new(AtomicU64::new(limits.sectors));
-        Ok(Self {
-            ring,
-            memory,
-            storage,
-            buffers,
-            limits,
-            sectors,
-            open,
-            hungry,
-            ahead: None,
-            in_vain: 0,
-            refused: None,
-        })
+        Ok(Self { ring, memory, storage, buffers, limits, sectors, open, hungry, ahead: None, refused: None })
     }
 
     /// Nobody but this ring's frontend writes to the disk: what is read ahead stays right.
@@ -156,26 +137,6 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
     /// Why a request was refused since this was last asked, if any was: the last one.
     pub fn take_refused(&mut self) -> Option<Refusal> {
         self.refused.take()
-    }
-
-    /// For a frontend whose next read has been read ahead: looks whether it comes at once, as a boot loader's does. To sleep and be
-    /// woken would take most of its time. Whether a request has come.
-    ///
-    /// # Errors
-    /// The ring is broken.
-    pub fn look(&mut self) -> Result<bool, Broken> {
-        if self.in_vain >= IN_VAIN || !self.ahead.as_ref().is_some_and(Ahead::has_more) {
-            return Ok(false);
-        }
-        for _ in 0..LOOKS {
-            if self.ring.waiting()? > 0 {
-                self.in_vain = 0;
-                return Ok(true);
-            }
-            std::hint::spin_loop();
-        }
-        self.in_vain = self.in_vain.saturating_add(1);
-        Ok(false)
     }
 
     /// Asks for an event with the next request; whether one waits already.
@@ -263,7 +224,6 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
             self.done(index, if done { OKAY } else { ERROR });
             if let Some(ahead) = self.ahead.as_mut().filter(|_| started.more > 0) {
                 ahead.keep(started.offset, buffer);
-                self.in_vain = 0;
             }
         }
         progress

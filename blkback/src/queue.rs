@@ -160,7 +160,7 @@ fn serve<const SLOT: usize>(
             tell(&mut told, engine.take_refused(), reporter);
         }
         // While there are requests, events of more are of no use: the port stays masked, and keeps one.
-        let more = (turn.progress && engine.look()?) || engine.final_check()?;
+        let more = engine.final_check()?;
         if !more && masked {
             if empty > PATIENCE {
                 thread::sleep(SLOWLY);

@@ -462,34 +462,6 @@ fn pages_that_are_asked_for_one_by_one_are_read_many_at_once() {
     }
 }
 
-#[test]
-fn the_next_read_is_looked_for_while_it_is_there_already_and_not_for_ever() {
-    let mut guest = Guest::<SLOT_64>::new(1);
-    let mut engine = guest.engine(&guest.ring, Order::First, BUFFER_PAGES).unwrap();
-    let mut read = |engine: &mut TestEngine<SLOT_64>, page: u64| {
-        let grefs = guest.pages(1, 0xff);
-        guest.transfer(0, page * 8, &grefs, OKAY);
-        let seen = engine.look().unwrap();
-        guest.serve(engine);
-        seen
-    };
-    assert!(!read(&mut engine, 0), "nothing is read ahead");
-    engine.read_ahead();
-    for page in 1..7 {
-        // From the fifth in a row on there is more; that one came before.
-        assert_eq!(read(&mut engine, page), page > 5, "{page}");
-    }
-    // It pauses, for longer than is looked for.
-    for _ in 0..IN_VAIN {
-        assert!(!engine.look().unwrap());
-    }
-    assert!(!read(&mut engine, 7), "no longer");
-    for page in 8..21 {
-        assert!(!read(&mut engine, page), "{page}: not before the disk has been read again");
-    }
-    assert!(!read(&mut engine, 21) && read(&mut engine, 22), "it has");
-}
-
 /// What a boot loader does, and what comes between: to read pages one by one from one on, to write one, to discard one, and to ask
 /// for two at once: to read this one and to write that.
 #[derive(Debug, Clone)]

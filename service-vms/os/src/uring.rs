@@ -143,9 +143,6 @@ impl Uring {
     /// # Errors
     /// Linux's.
     pub fn submit(&mut self, wait: bool) -> io::Result<()> {
-        if !wait && self.ring.submission().is_empty() {
-            return Ok(());
-        }
         match self.ring.submit_and_wait(usize::from(wait)) {
             Ok(_) => Ok(()),
             // Completions must be taken first, or a signal came.
