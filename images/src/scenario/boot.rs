@@ -143,16 +143,20 @@ fn no_complaints(lines: &[crate::qemu::Line]) -> Result<String> {
 }
 
 pub(super) fn no_denials(session: &Session) -> Result<String> {
-    let lines = session.machine.lines();
-    let denials: Vec<&str> =
-        lines.iter().map(|line| line.text.as_str()).filter(|text| text.contains("avc:  denied")).collect();
+    let denials = denials(session);
     anyhow::ensure!(
         denials.is_empty(),
         "{} denials, the first: {}",
         denials.len(),
-        denials.first().unwrap_or(&"")
+        denials.first().map_or("", String::as_str)
     );
     Ok(String::new())
+}
+
+/// Xen's lines of what FLASK has denied.
+pub(super) fn denials(session: &Session) -> Vec<String> {
+    let lines = session.machine.lines().into_iter().map(|line| line.text);
+    lines.filter(|text| text.contains("avc:  denied")).collect()
 }
 
 fn same(before: &VmList, after: &VmList) -> Result<String> {

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use super::xenstore::of_controller;
 use super::{Report, Setup, boot};
 use crate::devices::{Disk, DiskModel, Network, NetworkModel, image_beside, port};
 use crate::host::Host;
@@ -99,30 +100,20 @@ fn machine(
     session.power_off()
 }
 
-/// What pciback publishes of the controller in the spare port.
-fn published(session: &mut Session, address: &str) -> Result<String> {
-    let home = format!("/local/domain/3/controller/{}", address.replace([':', '.'], "-"));
-    let nodes = session.store(&home)?;
-    let value = |name: &str| nodes.get(&format!("{home}/{name}")).map_or("", String::as_str);
-    Ok(format!("{} {}:{}", value("class"), value("vendor"), value("device")))
-}
-
 fn plugged(session: &mut Session, qemu: &mut Control) -> Result<String> {
-    let denials = |session: &Session| {
-        let lines = session.machine.lines();
-        let denied: Vec<_> = lines.iter().filter(|line| line.text.contains("avc:  denied")).collect();
-        (denied.len(), denied.iter().filter(|line| line.text.contains("{ plug }")).count())
-    };
     qemu.ask("device_add", &json!({ "driver": "e1000e", "id": "spare", "bus": format!("port{SPARE}") }))?;
     let (_, plugged) = session.wait("the controller to be seen", PATIENCE, |m| m.is("pciback", "plugged"))?;
     anyhow::ensure!(plugged.value("class") == Some("020000"), "{plugged}");
     let address = plugged.value("address").context("no address")?;
     // XenStore is told after the log.
     session.list()?;
-    let published = published(session, address)?;
-    anyhow::ensure!(published == "020000 8086:10d3", "in XenStore: {published}");
-    let denials = denials(session);
-    anyhow::ensure!(denials == (1, 1), "{denials:?} denials, and such of `plug`");
+    let (class, id) = of_controller(session, address)?;
+    anyhow::ensure!((class.as_str(), id.as_str()) == ("020000", "8086:10d3"), "in XenStore: {class} {id}");
+    let denials = boot::denials(session);
+    anyhow::ensure!(
+        matches!(&denials[..], [only] if only.contains("{ plug }")),
+        "denied was not `plug`, once, but: {denials:?}"
+    );
     Ok(plugged.to_string())
 }
 
@@ -131,7 +122,7 @@ fn pulled(session: &mut Session, qemu: &mut Control) -> Result<String> {
     let (_, pulled) = session.wait("the controller to go", PATIENCE, |m| m.is("pciback", "pulled"))?;
     let address = pulled.value("address").context("no address")?;
     session.list()?;
-    let left = published(session, address);
+    let left = of_controller(session, address);
     anyhow::ensure!(left.is_err(), "in XenStore there is still {left:?}");
     Ok(pulled.to_string())
 }

@@ -83,18 +83,23 @@ fn published(session: &mut Session) -> Result<String> {
         else {
             continue;
         };
-        let home = format!("/local/domain/3/controller/{}", address.replace([':', '.'], "-"));
-        let node = session.store(&home)?;
-        let value = |name: &str| node.get(&format!("{home}/{name}")).map(String::as_str).unwrap_or_default();
-        let id = format!("{}:{}", value("vendor"), value("device"));
+        let (class, id) = of_controller(session, address)?;
         anyhow::ensure!(
-            controller.value("class") == Some(value("class")) && controller.value("id") == Some(&id),
-            "{controller}; in XenStore: {node:?}"
+            controller.value("class") == Some(&class) && controller.value("id") == Some(&id),
+            "{controller}; in XenStore: {class} {id}"
         );
         checked.push(format!("{address} is {id}"));
     }
     anyhow::ensure!(!checked.is_empty(), "there is no controller");
     Ok(checked.join(", "))
+}
+
+/// Class and id that pciback has published of a controller.
+pub(super) fn of_controller(session: &mut Session, address: &str) -> Result<(String, String)> {
+    let home = format!("/local/domain/3/controller/{}", address.replace([':', '.'], "-"));
+    let nodes = session.store(&home)?;
+    let value = |name: &str| nodes.get(&format!("{home}/{name}")).map(String::as_str).unwrap_or_default();
+    Ok((value("class").to_owned(), format!("{}:{}", value("vendor"), value("device"))))
 }
 
 fn tree(session: &mut Session) -> Result<String> {
