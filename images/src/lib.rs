@@ -11,6 +11,7 @@ pub mod classic;
 pub mod cli;
 pub mod console;
 pub mod cpio;
+pub mod crashes;
 pub mod devices;
 pub mod disk;
 pub mod first_guest;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::crashes::Crashes;
 use crate::devices::Forward;
 
 /// How many lines of the serial console an error shows.
@@ -89,6 +90,8 @@ pub struct Settings {
     pub extra: Vec<String>,
     /// Where each line of the serial console goes, with the seconds since QEMU's start.
     pub log: PathBuf,
+    /// Where it is noted that QEMU itself crashed.
+    pub crashes: Crashes,
 }
 
 impl Settings {
@@ -105,6 +108,7 @@ impl Settings {
             toolstacks: Vec::new(),
             extra: Vec::new(),
             log,
+            crashes: Crashes::default(),
         }
     }
 
@@ -237,6 +241,7 @@ pub struct Machine {
     shared: Arc<Shared>,
     position: usize,
     log: PathBuf,
+    crashes: Crashes,
     /// OVMF's variables and the ports' sockets.
     folder: tempfile::TempDir,
 }
@@ -277,7 +282,8 @@ impl Machine {
         let listener =
             Listener { shared: Arc::clone(&shared), started, log: None, pieces: Pieces::default() };
         std::thread::spawn(move || listener.complaints(errors));
-        Ok(Self { child, input, started, shared, position: 0, log: settings.log.clone(), folder })
+        let (log, crashes) = (settings.log.clone(), settings.crashes.clone());
+        Ok(Self { child, input, started, shared, position: 0, log, crashes, folder })
     }
 
     /// When it was switched on.
@@ -363,7 +369,9 @@ impl Machine {
                     }
                 }
                 None if self.shared.lock().ended => {
-                    return Err(self.with_lines(&format!("The machine went off before {what}")));
+                    let status = self.child.wait().context("Cannot ask for QEMU's state")?;
+                    let end = if status.success() { "The machine went off" } else { "QEMU ended" };
+                    return Err(self.with_lines(&format!("{end} before {what} ({status})")));
                 }
                 None => {
                     let seconds = timeout.as_secs();
@@ -417,7 +425,9 @@ impl Drop for Machine {
     fn drop(&mut self) {
         // Both fail only if QEMU is already gone.
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Ok(status) = self.child.wait() {
+            self.crashes.note(status);
+        }
     }
 }
 

@@ -52,16 +52,12 @@ pub fn run(request: &Request) -> Result<bool> {
         None => crate::plan::check(&request.build.manifest)?.plan.host.memory_mib,
     };
     let out = request.build.out.clone();
+    let log = out.parent().map_or_else(|| PathBuf::from("serial.log"), |folder| folder.join("serial.log"));
     let machine = Settings {
-        log: out.parent().map_or_else(|| PathBuf::from("serial.log"), |folder| folder.join("serial.log")),
-        iso: out,
         firmware: request.firmware,
-        memory_mib,
         accel: request.accel,
-        resets: false,
-        lines: Vec::new(),
-        toolstacks: Vec::new(),
         extra: request.qemu.clone(),
+        ..Settings::emulated(out, memory_mib, log)
     };
     let setup = Setup { cache, progress: Progress::for_stderr(), build: request.build.clone(), machine };
     if request.build_only {

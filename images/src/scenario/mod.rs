@@ -311,9 +311,26 @@ pub fn find(name: &str) -> Option<Scenario> {
 }
 
 impl Scenario {
-    /// Goes through the scenario. What it could not even try is a failed check, too.
+    /// Goes through the scenario; once more if QEMU itself crashed.
     #[must_use]
     pub fn run(&self, setup: &Setup, show: bool) -> Report {
+        let report = self.once(setup, show);
+        match setup.machine.crashes.take() {
+            Some(status) if !report.failed().is_empty() => {
+                report.say(&format!(
+                    "\nQEMU itself crashed ({status}), so `{}` is gone through once more.",
+                    self.name
+                ));
+                let mut report = self.once(setup, show);
+                report.figure("crash of QEMU before", status.to_string());
+                report
+            }
+            _ => report,
+        }
+    }
+
+    /// What it could not even try is a failed check, too.
+    fn once(&self, setup: &Setup, show: bool) -> Report {
         let mut report = Report::new(show);
         if let Err(error) = (self.run)(setup, &mut report) {
             report.check(&format!("scenario `{}` comes to its end", self.name), Err(error));
