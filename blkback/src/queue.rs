@@ -102,7 +102,7 @@ impl Queue {
         let port = bind(&events, domid, place.port)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
         let slots = ennead_backend::ring::slots(place.grefs.len() * ennead_xen::PAGE_SIZE, SLOT).unwrap_or(1);
-        let disk = Disk::open(file, slots, &stop)?;
+        let disk = Disk::open(file, slots, &events, &stop)?;
         let buffers = Buffers::new(BUFFER_PAGES)?;
         let mut engine: Served<SLOT> = Engine::attach(page, Granted::open(domid)?, disk, buffers, limits)?;
         if alone {
@@ -149,30 +149,28 @@ fn serve<const SLOT: usize>(
 ) -> Result<(), Error> {
     // The frontend may have sent requests to nobody, or wait for an event that a predecessor did not send.
     events.notify(port)?;
-    let (mut masked, mut empty, mut told) = (false, 0_u32, false);
+    let (mut empty, mut told) = (0_u32, false);
     loop {
         let turn = engine.turn()?;
         if turn.notify {
             events.notify(port)?;
         }
+        let rung = engine.storage().take_event();
         if turn.progress {
             empty = 0;
             tell(&mut told, engine.take_refused(), reporter);
+        } else if rung {
+            empty = empty.saturating_add(1);
         }
         // While there are requests, events of more are of no use: the port stays masked, and keeps one.
         let more = engine.final_check()?;
-        if !more && masked {
-            if empty > PATIENCE {
+        if !more {
+            if rung && empty > PATIENCE {
                 thread::sleep(SLOWLY);
             }
-            events.unmask(port)?;
-            masked = false;
+            engine.storage().listen()?;
         }
-        engine.storage().submit(events, !more)?;
-        if engine.storage().take_event() {
-            masked |= events.wait_many_but(&mut [Port(0)], Some(Duration::ZERO), |_| true)? > 0;
-            empty = empty.saturating_add(1);
-        }
+        engine.storage().submit(!more)?;
         if engine.storage().is_stopped() {
             return wind_up(engine, events, port);
         }

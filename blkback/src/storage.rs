@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use ennead_os::{Completion, Operation, Uring};
+use ennead_os::{Buffer, Buffers, Completion, Operation, Uring};
 
 /// Where a ring's I/O goes. Operations may end in any order.
 pub trait Storage {
@@ -19,67 +19,133 @@ pub trait Storage {
     fn completed(&mut self) -> Option<Completion>;
 }
 
+/// Bytes of an event: its port (xen/sys/evtchn.h).
+const PORT: usize = 4;
+
 /// What a thread of a ring waits for, besides its I/O.
 const EVENT: u64 = u64::MAX;
 const STOP: u64 = u64::MAX - 1;
+const UNMASKED: u64 = u64::MAX - 2;
+
+/// The guest's events. Linux masks a port while its event is read and until the port is written back; both go to the kernel
+/// together with I/O, since each system call costs a PV domain about as much as a small request.
+#[derive(Debug)]
+struct Bell {
+    /// `/dev/xen/evtchn` with the one port.
+    events: Arc<File>,
+    memory: Buffers,
+    /// The port, masked.
+    masked: Option<Buffer>,
+    listens: bool,
+    rung: bool,
+    /// Ports that are being unmasked.
+    unmasking: usize,
+    failed: Option<io::Error>,
+}
 
 /// A volume, with the queue of one ring's I/O.
 #[derive(Debug)]
 pub struct Disk {
     uring: Uring,
     file: Arc<File>,
-    /// The guest's events, as we have them: another descriptor for each time would be two system calls more.
-    events: Option<Arc<OwnedFd>>,
-    watches_event: bool,
-    rung: bool,
+    bell: Bell,
     stopped: bool,
 }
 
 impl Disk {
-    /// A queue for a ring of `slots` slots. Whoever makes `stop` readable ends the thread.
+    /// A queue for a ring of `slots` slots, whose guest's events are read from `events`, which never blocks, four bytes each. Whoever
+    /// makes `stop` readable ends the thread.
     ///
     /// # Errors
     /// Linux's.
-    pub fn open(file: Arc<File>, slots: u32, stop: &OwnedFd) -> io::Result<Self> {
-        let mut uring = Uring::new(slots.saturating_add(2))?;
+    pub fn open(file: Arc<File>, slots: u32, events: &impl AsFd, stop: &OwnedFd) -> io::Result<Self> {
+        let mut uring = Uring::new(slots.saturating_add(3))?;
         uring.watch(&Arc::new(stop.try_clone()?), STOP)?;
-        Ok(Self { uring, file, events: None, watches_event: false, rung: false, stopped: false })
+        let bell = Bell {
+            events: Arc::new(File::from(events.as_fd().try_clone_to_owned()?)),
+            memory: Buffers::new(2)?,
+            masked: None,
+            listens: false,
+            rung: false,
+            unmasking: 0,
+            failed: None,
+        };
+        Ok(Self { uring, file, bell, stopped: false })
     }
 
-    /// Has Linux start what was given to it. With `wait`, comes back when something has happened: I/O has ended, an event of the
-    /// guest's has made `events` (the same each time) readable, or the end was asked for.
+    /// From the next [`submit`](Self::submit) on the guest's next event is waited for; what it has sent since the last is one.
     ///
     /// # Errors
     /// Linux's.
-    pub fn submit(&mut self, events: &impl AsFd, wait: bool) -> io::Result<()> {
-        if !self.watches_event {
-            let events = match &mut self.events {
-                Some(events) => events,
-                none => none.insert(Arc::new(events.as_fd().try_clone_to_owned()?)),
-            };
-            self.uring.watch(events, EVENT)?;
-            self.watches_event = true;
+    pub fn listen(&mut self) -> io::Result<()> {
+        if self.bell.listens {
+            return Ok(());
         }
-        self.uring.submit(wait && !self.rung && !self.stopped)
+        if let Some(port) = self.bell.masked.take() {
+            self.uring.start(&self.bell.events, Operation::Write(0, port), UNMASKED)?;
+            self.bell.unmasking += 1;
+        }
+        let port = self.bell.memory.take(PORT).ok_or(io::ErrorKind::OutOfMemory)?;
+        self.uring.start(&self.bell.events, Operation::Read(0, port), EVENT)?;
+        self.bell.listens = true;
+        Ok(())
     }
 
-    /// Has Linux start what was given to it, and comes back when something has ended.
+    /// Has Linux start what was given to it. With `wait`, comes back when something has happened: I/O has ended, an event has come
+    /// that was listened for, or the end was asked for.
+    ///
+    /// # Errors
+    /// Linux's.
+    pub fn submit(&mut self, wait: bool) -> io::Result<()> {
+        if let Some(error) = self.bell.failed.take() {
+            return Err(error);
+        }
+        if wait && !self.stopped { self.wait() } else { self.uring.submit(0) }
+    }
+
+    /// The same, but waits although the end was asked for.
     ///
     /// # Errors
     /// Linux's.
     pub fn wait(&mut self) -> io::Result<()> {
-        self.uring.submit(true)
+        // Unmasking ends at once, and is nothing to wake up for.
+        self.uring.submit(1 + self.bell.unmasking)
     }
 
     /// Whether an event of the guest's has come since this was last asked.
     pub fn take_event(&mut self) -> bool {
-        std::mem::take(&mut self.rung)
+        std::mem::take(&mut self.bell.rung)
     }
 
     /// Whether the end was asked for.
     #[must_use]
     pub const fn is_stopped(&self) -> bool {
         self.stopped
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.uring.cancel(&self.bell.events);
+    }
+}
+
+impl Bell {
+    /// A port was read.
+    fn rings(&mut self, Completion { result, buffer, .. }: Completion) {
+        self.listens = false;
+        match result {
+            Ok(PORT) => (self.rung, self.masked) = (true, buffer),
+            Ok(_) => self.failed = Some(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    fn unmasked(&mut self, result: io::Result<usize>) {
+        self.unmasking = self.unmasking.saturating_sub(1);
+        if let Err(error) = result {
+            self.failed = Some(error);
+        }
     }
 }
 
@@ -92,7 +158,8 @@ impl Storage for Disk {
         loop {
             let completion = self.uring.completed()?;
             match completion.token {
-                EVENT => (self.rung, self.watches_event) = (true, false),
+                EVENT => self.bell.rings(completion),
+                UNMASKED => self.bell.unmasked(completion.result),
                 STOP => self.stopped = true,
                 _ => return Some(completion),
             }

@@ -1,7 +1,8 @@
 //! A ring served from a real file by the kernel.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
 
 use ennead_backend::testing::{TestGuest, TestPages};
 use ennead_os::Buffers;
@@ -27,6 +28,13 @@ fn bell() -> OwnedFd {
     eventfd(0, EventfdFlags::CLOEXEC).unwrap()
 }
 
+/// `/dev/xen/evtchn`, and its other end.
+fn events() -> (UnixStream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (ours, theirs)
+}
+
 fn request(operation: u8, id: u8, sector: u8, gref: u8) -> [u8; SLOT] {
     let mut slot = [0; SLOT];
     (slot[0], slot[8], slot[16]) = (operation, id, sector);
@@ -50,15 +58,15 @@ fn the_kernel_does_what_the_guest_asks() {
         page.write(64 + n * SLOT, slot);
     }
     page.store(0, 4);
-    let (stop, events) = (bell(), bell());
-    let disk = Disk::open(Arc::clone(&file), 32, &stop).unwrap();
+    let (stop, (events, _kernel)) = (bell(), events());
+    let disk = Disk::open(Arc::clone(&file), 32, &events, &stop).unwrap();
     let buffers = Buffers::new(BUFFER_PAGES).unwrap();
     let mut engine: Engine<_, _, _, SLOT> =
         Engine::attach(page.clone(), guest.clone(), disk, buffers, LIMITS).unwrap();
     while page.load(8) < 4 {
         engine.turn().unwrap();
         let wait = page.load(8) < 4;
-        engine.storage().submit(&events, wait).unwrap();
+        engine.storage().submit(wait).unwrap();
     }
     for (n, operation) in [(0, 1), (1, 0), (2, 5), (3, 3)] {
         let mut answer = [0; RESPONSE];
@@ -76,18 +84,57 @@ fn the_kernel_does_what_the_guest_asks() {
 
 #[test]
 fn an_event_and_the_end_are_heard_while_it_waits() {
-    let (stop, events) = (bell(), bell());
-    let mut disk = Disk::open(file(), 1, &stop).unwrap();
-    disk.submit(&events, false).unwrap();
+    let (stop, (events, mut kernel)) = (bell(), events());
+    let mut disk = Disk::open(file(), 1, &events, &stop).unwrap();
+    disk.submit(false).unwrap();
     assert!(disk.completed().is_none() && !disk.take_event() && !disk.is_stopped());
     for _ in 0..2 {
-        rustix::io::write(&events, &1_u64.to_ne_bytes()).unwrap();
-        disk.submit(&events, true).unwrap();
+        disk.listen().unwrap();
+        disk.listen().unwrap();
+        kernel.write_all(&7_u32.to_ne_bytes()).unwrap();
+        disk.submit(true).unwrap();
         assert!(disk.completed().is_none());
         assert!(disk.take_event() && !disk.take_event() && !disk.is_stopped());
-        rustix::io::read(&events, &mut [0; 8]).unwrap();
+        // Until it listens again, the port is masked.
+        kernel.set_nonblocking(true).unwrap();
+        assert!(kernel.read(&mut [0; 8]).is_err());
+        disk.listen().unwrap();
+        disk.submit(false).unwrap();
+        let mut port = [0; 8];
+        assert_eq!((kernel.read(&mut port).unwrap(), &port[..4]), (4, &7_u32.to_ne_bytes()[..]));
     }
     rustix::io::write(&stop, &1_u64.to_ne_bytes()).unwrap();
-    disk.submit(&events, true).unwrap();
+    disk.submit(true).unwrap();
     assert!(disk.completed().is_none() && disk.is_stopped() && !disk.take_event());
+}
+
+#[test]
+fn unmasking_is_nothing_to_wake_up_for() {
+    let (stop, (events, mut kernel)) = (bell(), events());
+    let mut disk = Disk::open(file(), 1, &events, &stop).unwrap();
+    disk.listen().unwrap();
+    kernel.write_all(&7_u32.to_ne_bytes()).unwrap();
+    disk.submit(true).unwrap();
+    assert!(disk.completed().is_none() && disk.take_event());
+    let ringer = std::thread::spawn(move || {
+        let mut port = [0; 4];
+        kernel.read_exact(&mut port).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        kernel.write_all(&port).unwrap();
+    });
+    disk.listen().unwrap();
+    disk.submit(true).unwrap();
+    assert!(disk.completed().is_none() && disk.take_event());
+    ringer.join().unwrap();
+}
+
+#[test]
+fn an_event_device_that_fails_is_an_error() {
+    let (stop, (events, kernel)) = (bell(), events());
+    let mut disk = Disk::open(file(), 1, &events, &stop).unwrap();
+    disk.listen().unwrap();
+    drop(kernel);
+    disk.submit(true).unwrap();
+    assert!(disk.completed().is_none());
+    assert_eq!(disk.submit(true).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
 }

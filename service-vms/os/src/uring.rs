@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
+use io_uring::types::CancelBuilder;
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::fs::FallocateFlags;
 
@@ -138,17 +139,26 @@ impl Uring {
         Ok(())
     }
 
-    /// Has the kernel start what was given since; waits, if asked to, until something has completed.
+    /// Has the kernel start what was given since, and waits until so many have completed that are not taken yet.
     ///
     /// # Errors
     /// Linux's.
-    pub fn submit(&mut self, wait: bool) -> io::Result<()> {
-        match self.ring.submit_and_wait(usize::from(wait)) {
+    pub fn submit(&mut self, wait: usize) -> io::Result<()> {
+        match self.ring.submit_and_wait(wait) {
             Ok(_) => Ok(()),
             // Completions must be taken first, or a signal came.
             Err(e) if matches!(e.raw_os_error(), Some(EBUSY | EINTR)) => Ok(()),
             Err(e) => Err(e),
         }
+    }
+
+    /// Has what is under way with this file end, done or not: what waits for somebody else would otherwise keep the queue from
+    /// being dropped. The kernel hears of it with the next [`submit`](Self::submit).
+    pub fn cancel(&mut self, file: &Arc<File>) {
+        let all = CancelBuilder::fd(types::Fd(file.as_raw_fd())).all();
+        let entry = opcode::AsyncCancel2::new(all).build().user_data(u64::MAX);
+        // SAFETY: the entry names no memory. If there is no room for it, what was to end goes on.
+        let _full = unsafe { self.ring.submission().push(&entry) };
     }
 
     /// Takes what has completed.
@@ -174,7 +184,7 @@ const EINTR: i32 = rustix::io::Errno::INTR.raw_os_error();
 impl Drop for Uring {
     fn drop(&mut self) {
         while self.flights.iter().flatten().any(|flight| flight.buffer.is_some()) {
-            if self.completed().is_none() && self.submit(true).is_err() {
+            if self.completed().is_none() && self.submit(1).is_err() {
                 // The kernel may still use the buffers: they are lost, not given back.
                 std::mem::forget(std::mem::take(&mut self.flights));
                 return;

@@ -16,7 +16,7 @@ fn next(uring: &mut Uring) -> Completion {
         if let Some(completion) = uring.completed() {
             return completion;
         }
-        uring.submit(true).unwrap();
+        uring.submit(1).unwrap();
     }
 }
 
@@ -71,7 +71,7 @@ fn what_can_be_read_ends_the_wait() {
     let bell = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap());
     let mut uring = Uring::new(2).unwrap();
     uring.watch(&bell, 7).unwrap();
-    uring.submit(false).unwrap();
+    uring.submit(0).unwrap();
     assert!(uring.completed().is_none());
     let theirs = bell.try_clone().unwrap();
     let ringer = std::thread::spawn(move || rustix::io::write(theirs, &1_u64.to_ne_bytes()));
@@ -90,4 +90,18 @@ fn a_queue_that_is_dropped_waits_for_its_buffers() {
     file.read_exact_at(&mut there, 0).unwrap();
     assert!(there.iter().all(|byte| *byte == 3));
     assert!(buffers.take(4096).is_some());
+}
+
+#[test]
+fn what_waits_for_good_can_be_cancelled() {
+    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let (device, buffers) = (Arc::new(File::from(OwnedFd::from(ours))), Buffers::new(1).unwrap());
+    let mut uring = Uring::new(2).unwrap();
+    uring.start(&device, Operation::Read(0, buffers.take(4).unwrap()), 1).unwrap();
+    uring.submit(0).unwrap();
+    assert!(uring.completed().is_none());
+    uring.cancel(&device);
+    assert!(next(&mut uring).result.is_err());
+    assert_eq!(uring.in_flight(), 0);
 }
