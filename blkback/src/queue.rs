@@ -18,8 +18,12 @@ use crate::engine::{BUFFER_PAGES, Broken, Engine};
 use crate::protocol::{Limits, Refusal, SLOT_32, SLOT_64};
 use crate::storage::Disk;
 
-/// Bytes that a ring takes at most: its I/O's, and what its thread, Linux and Xen need for it.
-pub const MEMORY: usize = BUFFER_PAGES * ennead_xen::PAGE_SIZE + (128 << 10);
+/// Pages that stay mapped for a frontend with `feature-persistent`. It takes those first that it gave last, so these are always the
+/// same. For each, Linux gives a page of its own to Xen.
+const KEPT_PAGES: usize = 64;
+
+/// Bytes that a ring takes at most: its I/O's, the pages that stay mapped, and what its thread, Linux and Xen need for it.
+pub const MEMORY: usize = (BUFFER_PAGES + KEPT_PAGES) * ennead_xen::PAGE_SIZE + (128 << 10);
 
 /// Events in a row that had nothing to tell, after which the frontend's next ones are taken more slowly.
 const PATIENCE: u32 = 16;
@@ -44,6 +48,8 @@ pub struct Place {
     pub grefs: Vec<GrantRef>,
     /// Its event channel.
     pub port: Port,
+    /// Whether the frontend uses the same grants again and again (`feature-persistent`).
+    pub persistent: bool,
 }
 
 /// Why a ring cannot be served.
@@ -104,7 +110,9 @@ impl Queue {
         let slots = ennead_backend::ring::slots(place.grefs.len() * ennead_xen::PAGE_SIZE, SLOT).unwrap_or(1);
         let disk = Disk::open(file, slots, &events, &stop)?;
         let buffers = Buffers::new(BUFFER_PAGES)?;
-        let mut engine: Served<SLOT> = Engine::attach(page, Granted::open(domid)?, disk, buffers, limits)?;
+        let kept = if place.persistent { KEPT_PAGES } else { 0 };
+        let memory = Granted::keeping(domid, kept)?;
+        let mut engine: Served<SLOT> = Engine::attach(page, memory, disk, buffers, limits)?;
         if alone {
             engine.read_ahead();
         }

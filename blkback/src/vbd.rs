@@ -124,6 +124,7 @@ impl Backend for Vbds {
         let (volume, writable) = self.volume(device, own)?;
         let mut nodes = vec![
             ("feature-flush-cache", "1".to_owned()),
+            ("feature-persistent", "1".to_owned()),
             ("feature-max-indirect-segments", MAX_SEGMENTS.to_string()),
             ("max-ring-page-order", MAX_ORDER.to_string()),
             ("multi-queue-max-queues", queues.to_string()),
@@ -211,6 +212,7 @@ fn places(frontend: &mut dyn Nodes, max_queues: u32) -> Result<Vec<Place>, Failu
         queues => queues.unwrap_or(1),
     };
     let order = number(frontend, "ring-page-order", MAX_ORDER)?;
+    let persistent = number(frontend, "feature-persistent", 1)? == Some(1);
     let place = |queue: u32| {
         let prefix = if queues == 1 { String::new() } else { format!("queue-{queue}/") };
         let mut need = |key: String| {
@@ -226,7 +228,8 @@ fn places(frontend: &mut dyn Nodes, max_queues: u32) -> Result<Vec<Place>, Failu
                 pages.map(gref).collect::<Result<_, _>>()?
             }
         };
-        Ok(Place { abi, grefs, port: Port(need(format!("{prefix}event-channel"))?) })
+        let port = Port(need(format!("{prefix}event-channel"))?);
+        Ok(Place { abi, grefs, port, persistent })
     };
     (0..queues).map(place).collect()
 }

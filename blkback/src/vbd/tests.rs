@@ -23,7 +23,8 @@ fn refused(nodes: &[(&str, &str)]) -> String {
 }
 
 fn place(grefs: &[u32], port: u32) -> Place {
-    Place { abi: Abi::X86_64, grefs: grefs.iter().copied().map(GrantRef).collect(), port: Port(port) }
+    let grefs = grefs.iter().copied().map(GrantRef).collect();
+    Place { abi: Abi::X86_64, grefs, port: Port(port), persistent: false }
 }
 
 #[test]
@@ -32,6 +33,10 @@ fn rings_are_where_linux_says() {
     assert_eq!(places(&mut map(&one), 2).unwrap(), [place(&[8], 5)]);
     let short = [("ring-ref", "8"), ("event-channel", "5"), ("protocol", "x86_32-abi")];
     assert_eq!(places(&mut map(&short), 2).unwrap(), [Place { abi: Abi::X86_32, ..place(&[8], 5) }]);
+    for (said, persistent) in [("0", false), ("1", true)] {
+        let nodes = [&one[..], &[("feature-persistent", said)]].concat();
+        assert_eq!(places(&mut map(&nodes), 2).unwrap(), [Place { persistent, ..place(&[8], 5) }]);
+    }
     let pages = [("ring-page-order", "1"), ("ring-ref0", "8"), ("ring-ref1", "9"), ("event-channel", "5")];
     assert_eq!(places(&mut map(&pages), 2).unwrap(), [place(&[8, 9], 5)]);
     let queues = [
@@ -90,7 +95,7 @@ fn what_is_offered_depends_on_the_volume_only() {
     assert_eq!(get("max-ring-page-order"), Some("4"));
     assert_eq!(get("multi-queue-max-queues"), Some("3"));
     assert_eq!(get("feature-discard"), Some("1"));
-    assert_eq!((get("feature-persistent"), get("feature-barrier")), (None, None));
+    assert_eq!((get("feature-persistent"), get("feature-barrier")), (Some("1"), None));
     let nodes = offered(&[("params", "label:cd"), ("mode", "r")]).unwrap();
     assert_eq!(nodes.get("feature-discard"), None);
 }

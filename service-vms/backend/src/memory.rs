@@ -1,6 +1,6 @@
 //! Bytes in and out of the pages that one guest granted to us.
 
-use ennead_xen::{CopyOp, DomId, GrantCopy, Result};
+use ennead_xen::{CopyOp, DomId, GrantCopy, KeptGrants, Result};
 
 /// A guest's memory, by grant.
 pub trait GuestMemory: Send {
@@ -11,11 +11,12 @@ pub trait GuestMemory: Send {
     fn copy(&mut self, ops: &mut [CopyOp<'_>]) -> Result<()>;
 }
 
-/// A guest's memory as Xen copies it.
+/// A guest's memory as Xen copies it, but for pages that stay mapped.
 #[derive(Debug)]
 pub struct Granted {
     guest: DomId,
     copier: GrantCopy,
+    kept: Option<KeptGrants>,
 }
 
 impl Granted {
@@ -24,12 +25,23 @@ impl Granted {
     /// # Errors
     /// `/dev/xen/gntdev` is missing or may not be opened.
     pub fn open(guest: DomId) -> Result<Self> {
-        Ok(Self { guest, copier: GrantCopy::open()? })
+        Ok(Self { guest, copier: GrantCopy::open()?, kept: None })
+    }
+
+    /// The same for a frontend that uses its grants again and again: so many of them stay mapped.
+    ///
+    /// # Errors
+    /// As [`Granted::open`].
+    pub fn keeping(guest: DomId, most: usize) -> Result<Self> {
+        Ok(Self { kept: Some(KeptGrants::open(guest, most)?), ..Self::open(guest)? })
     }
 }
 
 impl GuestMemory for Granted {
     fn copy(&mut self, ops: &mut [CopyOp<'_>]) -> Result<()> {
+        if let Some(kept) = &mut self.kept {
+            ops.iter_mut().for_each(|op| kept.copy(op));
+        }
         self.copier.copy(self.guest, ops)
     }
 }

@@ -64,10 +64,12 @@ impl<'a> CopyOp<'a> {
         self.status == Self::DONE
     }
 
-    /// As gntdev takes it; nothing for it to do, and the status already right, if there are no bytes or not within the page.
+    /// As gntdev takes it; nothing for it to do, and the status already right, if it is done, there are no bytes, or not within the
+    /// page.
     fn segment(&mut self, peer: DomId) -> sys::GntdevGrantCopySegment {
         let inside = self.offset.checked_add(self.memory.len()).is_some_and(|end| end <= PAGE_SIZE);
         let (len, status) = match u16::try_from(self.memory.len()) {
+            _ if self.is_done() => (0, Self::DONE),
             Ok(0) if inside => (0, Self::DONE),
             Ok(len) if inside => (len, Self::FAILED),
             _ => (0, Self::OUTSIDE),
@@ -99,10 +101,14 @@ impl GrantCopy {
     /// # Errors
     /// The device is missing or may not be opened.
     pub fn open() -> Result<Self> {
-        Ok(Self { file: ioctl::open("open /dev/xen/gntdev", 0)?, segments: Vec::new() })
+        Ok(Self::with(ioctl::open("open /dev/xen/gntdev", 0)?))
     }
 
-    /// Does all of `ops` with pages of domain `peer`, in order, and leaves in each what became of it: a wrong grant, or bytes
+    pub(crate) const fn with(file: File) -> Self {
+        Self { file, segments: Vec::new() }
+    }
+
+    /// Does all of `ops` that are not done yet with pages of domain `peer`, in order, and leaves in each what became of it: a wrong grant, or bytes
     /// outside the page, fail that one only.
     ///
     /// # Errors
@@ -134,7 +140,7 @@ mod tests {
     use super::*;
 
     fn copier() -> GrantCopy {
-        GrantCopy { file: File::open("/dev/null").unwrap(), segments: Vec::new() }
+        GrantCopy::with(File::open("/dev/null").unwrap())
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub use control::{
 pub use copy::{CopyMemory, CopyOp, GrantCopy};
 pub use error::{Error, Result};
 pub use evtchn::EventChannels;
+#[cfg(feature = "copy")]
+pub use grants::KeptGrants;
 #[cfg(any(feature = "grant", test))]
 pub use grants::{GrantedPage, GrantedRegion};
 pub use grants::{MAX_REGION, MappedPage, MappedRegion};
