@@ -3,6 +3,7 @@
 use ennead_backend::ring::{Ring, Violation};
 use ennead_xen::{PAGE_SIZE, SharedPage};
 
+use crate::Few;
 use crate::netif::{
     Extra, Gso, MAX_DATA_SLOTS, MAX_EXTRA_SLOTS, TX_CHECKSUM_BLANK, TX_EXTRA_INFO, TX_MORE_DATA, TX_SLOT,
     TxRequest,
@@ -54,9 +55,9 @@ pub struct Piece {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
     /// The requests' numbers, in order; none for a slot with extra information.
-    pub slots: Vec<Option<u16>>,
+    pub slots: Few<Option<u16>>,
     /// Where its bytes are, in order.
-    pub pieces: Vec<Piece>,
+    pub pieces: Few<Piece>,
     /// Bytes in all.
     pub size: u16,
     /// The checksum is ours to find.
@@ -73,8 +74,8 @@ pub fn next<P: SharedPage>(ring: &mut Ring<P, TX_SLOT>) -> Result<Option<Packet>
     let Some((_, slot)) = ring.take()? else { return Ok(None) };
     let first = TxRequest::read(&slot);
     let mut packet = Packet {
-        slots: vec![Some(first.id)],
-        pieces: Vec::new(),
+        slots: Few::from_iter([Some(first.id)]),
+        pieces: Few::new(),
         size: first.size,
         blank: first.flags & TX_CHECKSUM_BLANK != 0,
         gso: None,
@@ -94,7 +95,7 @@ pub fn next<P: SharedPage>(ring: &mut Ring<P, TX_SLOT>) -> Result<Option<Packet>
     }
     // The first slot says how long the packet is; how long its own piece is follows from the others.
     let mut left = first.size;
-    let mut others = Vec::new();
+    let mut others = Few::new();
     let mut more = first.flags & TX_MORE_DATA != 0;
     while more {
         if others.len() + 1 == MAX_DATA_SLOTS {

@@ -34,6 +34,9 @@ pub mod tx;
 pub mod vif;
 pub mod vlan;
 
+/// A few, without a call for memory: most rounds have one packet.
+pub(crate) type Few<T> = smallvec::SmallVec<[T; 4]>;
+
 #[cfg(test)]
 mod model;
 #[cfg(test)]

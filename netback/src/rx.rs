@@ -9,6 +9,7 @@ use ennead_backend::ring::{Committed, RECORD, Ring};
 use ennead_os::{Buffer, Offload};
 use ennead_xen::{CopyOp, GrantRef, PAGE_SIZE, SharedPage};
 
+use crate::Few;
 use crate::gather::Broken;
 use crate::headers::ETHERNET;
 use crate::inbox::{Batch, Inbox, Packet, pages};
@@ -49,7 +50,7 @@ enum Source {
 /// Packets of a round.
 #[derive(Debug)]
 struct Gathered {
-    packets: Vec<(Source, Packet)>,
+    packets: Few<(Source, Packet)>,
     /// Buffers of the guest's that they leave.
     room: usize,
 }
@@ -199,8 +200,8 @@ impl<P: SharedPage> Receive<P> {
 
     /// Packets for which the guest has buffers. Tap and neighbours take turns in being first, and who is first and has a packet that
     /// needs more buffers keeps its turn: so neither is starved by the other.
-    fn gather(&mut self, tap: &mut impl Tap) -> io::Result<Vec<(Source, Packet)>> {
-        let mut gathered = Gathered { packets: Vec::new(), room: self.posted.len() };
+    fn gather(&mut self, tap: &mut impl Tap) -> io::Result<Few<(Source, Packet)>> {
+        let mut gathered = Gathered { packets: Few::new(), room: self.posted.len() };
         let first = self.first;
         let (on, second) = match first {
             Source::Bridge => (self.read(tap, &mut gathered)?, Source::Neighbours),
@@ -287,7 +288,7 @@ impl<P: SharedPage> Receive<P> {
     /// Copies all packets at once, and answers.
     fn deliver(&mut self, memory: &mut impl GuestMemory, packets: &[(Source, Packet)]) {
         let mut buffers = self.posted.iter();
-        let mut ops = Vec::with_capacity(packets.len());
+        let mut ops = Few::new();
         for (source, packet) in packets {
             let bytes = match source {
                 Source::Bridge => {
@@ -309,7 +310,7 @@ impl<P: SharedPage> Receive<P> {
         }
         let all = memory.copy(&mut ops).is_ok();
         let mut done = ops.iter().map(CopyOp::is_done);
-        let mut responses = Vec::new();
+        let mut responses = Few::new();
         for (_, packet) in packets {
             let arrived = done.by_ref().take(packet.pieces()).fold(all, |all, done| all & done);
             if arrived {
@@ -356,7 +357,7 @@ fn extra_id(record: &[u8; RECORD]) -> Option<u16> {
 }
 
 /// The responses of one packet. One that did not arrive is an error in each of its slots, so that none depends on another.
-fn respond(packet: &Packet, ids: impl Iterator<Item = u16>, arrived: bool, to: &mut Vec<[u8; RX_SLOT]>) {
+fn respond(packet: &Packet, ids: impl Iterator<Item = u16>, arrived: bool, to: &mut Few<[u8; RX_SLOT]>) {
     let mut left = packet.size;
     for (n, id) in ids.enumerate() {
         to.push(match packet.gso {

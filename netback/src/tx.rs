@@ -9,6 +9,7 @@ use ennead_backend::ring::{Committed, RECORD, Ring};
 use ennead_os::Buffer;
 use ennead_xen::{CopyOp, GrantRef, PAGE_SIZE, SharedPage};
 
+use crate::Few;
 use crate::filter::{Filter, Forbidden};
 use crate::gather::{self, Broken, Packet};
 use crate::headers::ETHERNET;
@@ -181,8 +182,8 @@ impl<P: SharedPage> Transmit<P> {
     }
 
     /// The next packets, as many as are there, fit, and are within the guest's rate.
-    fn gather(&mut self, now: impl Fn() -> Instant) -> Result<(Vec<Placed>, Option<Instant>), Broken> {
-        let (mut placed, mut used) = (Vec::new(), 0);
+    fn gather(&mut self, now: impl Fn() -> Instant) -> Result<(Few<Placed>, Option<Instant>), Broken> {
+        let (mut placed, mut used) = (Few::new(), 0);
         while placed.len() < ROUND_PACKETS && used + TAG + MAX_PACKET + PAGE_SIZE <= self.buffer.len() {
             let held = self.held.take();
             let Some(packet) = (if held.is_some() { held } else { gather::next(&mut self.ring)? }) else {
@@ -200,8 +201,8 @@ impl<P: SharedPage> Transmit<P> {
     }
 
     /// Copies all packets at once; which of them arrived whole.
-    fn copy(&mut self, memory: &mut impl GuestMemory, placed: &[Placed]) -> Vec<bool> {
-        let mut ops = Vec::with_capacity(placed.len());
+    fn copy(&mut self, memory: &mut impl GuestMemory, placed: &[Placed]) -> Few<bool> {
+        let mut ops = Few::new();
         let (mut rest, mut at) = (&mut *self.buffer, 0);
         for Placed { packet, start } in placed {
             at += cut(&mut rest, start - at).len();
@@ -221,11 +222,11 @@ impl<P: SharedPage> Transmit<P> {
 
     /// Sends what may pass and answers everything.
     fn send(&mut self, tap: &mut impl Tap, placed: &[Placed], copied: &[bool]) {
-        let (mut record, mut responses) = ([0; RECORD], Vec::new());
+        let (mut record, mut responses) = ([0; RECORD], Few::new());
         let there = self.way.look();
-        let judged: Vec<Result<Passing<'_>, i16>> =
+        let judged: Few<Result<Passing<'_>, i16>> =
             placed.iter().zip(copied).map(|(placed, copied)| self.judge(&there, placed, *copied)).collect();
-        let (room, mut to_bridge, mut woken) = (self.room(), Vec::new(), Vec::new());
+        let (room, mut to_bridge, mut woken) = (self.room(), Few::new(), Few::new());
         let bytes = |from, to| self.buffer.get(from..to).unwrap_or_default();
         for (Placed { packet, start }, judged) in placed.iter().zip(&judged) {
             let end = start + usize::from(packet.size);

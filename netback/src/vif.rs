@@ -350,14 +350,13 @@ impl Worker {
         let until = self.deaf.into_iter().chain(pass.tx.until).min();
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
-        let mut files = vec![
+        let mut files = [
             PollFd::new(&self.bells.events, PollFlags::IN),
             PollFd::new(self.queue.inbox(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.queue.tap().as_fd(), PollFlags::IN),
         ];
-        if pass.wants_packets {
-            files.push(PollFd::from_borrowed_fd(self.queue.tap().as_fd(), PollFlags::IN));
-        }
-        match poll(&mut files, timeout.as_ref()) {
+        let asked = files.len() - usize::from(!pass.wants_packets);
+        match poll(files.get_mut(..asked).unwrap_or_default(), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(io::Error::from(errno).into()),
         }
