@@ -105,7 +105,7 @@ impl Frontend {
     /// # Errors
     /// When the backend does not follow.
     pub fn begin(&mut self) -> anyhow::Result<()> {
-        for key in ["protocol", "ring-page-order", "multi-queue-num-queues"] {
+        for key in ["protocol", "ring-page-order", "multi-queue-num-queues", "feature-persistent"] {
             let path = format!("{}/{key}", self.directory);
             let _not_there = self.bus.ask(&Request::Rm { path: path.as_bytes() })?;
         }

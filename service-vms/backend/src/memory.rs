@@ -33,7 +33,7 @@ impl Granted {
     /// # Errors
     /// As [`Granted::open`].
     pub fn keeping(guest: DomId, most: usize) -> Result<Self> {
-        Ok(Self { kept: Some(KeptGrants::open(guest, most)?), ..Self::open(guest)? })
+        Ok(Self { kept: Some(KeptGrants::new(guest, most)), ..Self::open(guest)? })
     }
 }
 

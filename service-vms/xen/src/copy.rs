@@ -2,11 +2,15 @@
 //!
 //! Source: `GNTTABOP_copy` in xen/include/public/grant_table.h; tools' xen/sys/gntdev.h.
 
+mod kept;
+
 use std::fs::File;
 
 use crate::error::{Error, Kind, Result};
 use crate::page::PAGE_SIZE;
 use crate::{DomId, GrantRef, ioctl, sys};
+
+pub use kept::KeptGrants;
 
 /// Our side of a copy.
 #[derive(Debug)]

@@ -8,7 +8,6 @@ use crate::mapping::Mapping;
 use crate::page::{PAGE_SIZE, SharedPage};
 use crate::sys;
 use crate::{DomId, GrantRef};
-use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
@@ -42,12 +41,6 @@ macro_rules! shared_page {
 #[cfg(any(feature = "grant", test))]
 mod granted;
 
-#[cfg(feature = "copy")]
-mod kept;
-
-#[cfg(feature = "copy")]
-pub use kept::KeptGrants;
-
 #[cfg(any(feature = "grant", test))]
 pub use granted::{GrantedPage, GrantedRegion};
 
@@ -69,25 +62,20 @@ impl MappedRegion {
     /// `EINVAL` for another number of grants; `/dev/xen/gntdev` is missing, or one of the grants is not there for us
     /// (`EINVAL` too: Linux does not pass on which check failed).
     pub fn map(peer: DomId, grefs: &[GrantRef]) -> Result<Self> {
-        size(MAP, peer, grefs.len())?;
-        Ok(Self { mapping: map(&ioctl::open("open /dev/xen/gntdev", 0)?, peer, grefs)? })
+        const OP: &str = "map_grant_refs";
+        let (count, len) = size(OP, peer, grefs.len())?;
+        let file = ioctl::open("open /dev/xen/gntdev", 0)?;
+        let error = |e| Error::new(Kind::Driver, OP, Some(peer), e);
+        let mut refs = [sys::GntdevGrantRef::default(); MAX_REGION];
+        for (grant, gref) in refs.iter_mut().zip(grefs) {
+            *grant = sys::GntdevGrantRef { domid: u32::from(peer.0), gref: gref.0 };
+        }
+        let mut request = sys::GntdevMapGrantRef { count, pad: 0, index: 0, refs };
+        ioctl::request(&file, &mut request).map_err(error)?;
+        // Xen maps during mmap; the mapping then holds the device open.
+        let mapping = Mapping::device(file.as_fd(), len, request.index).map_err(error)?;
+        Ok(Self { mapping })
     }
-}
-
-const MAP: &str = "map_grant_refs";
-
-/// Maps a peer's pages through an open gntdev.
-fn map(file: &File, peer: DomId, grefs: &[GrantRef]) -> Result<Mapping> {
-    let (count, len) = size(MAP, peer, grefs.len())?;
-    let error = |e| Error::new(Kind::Driver, MAP, Some(peer), e);
-    let mut refs = [sys::GntdevGrantRef::default(); MAX_REGION];
-    for (grant, gref) in refs.iter_mut().zip(grefs) {
-        *grant = sys::GntdevGrantRef { domid: u32::from(peer.0), gref: gref.0 };
-    }
-    let mut request = sys::GntdevMapGrantRef { count, pad: 0, index: 0, refs };
-    ioctl::request(file, &mut request).map_err(error)?;
-    // Xen maps during mmap; the mapping then holds the device open.
-    Mapping::device(file.as_fd(), len, request.index).map_err(error)
 }
 
 /// The number of pages as the drivers take it, and their bytes.

@@ -29,11 +29,9 @@ pub use control::{
     ShutdownReason, VcpuStart,
 };
 #[cfg(feature = "copy")]
-pub use copy::{CopyMemory, CopyOp, GrantCopy};
+pub use copy::{CopyMemory, CopyOp, GrantCopy, KeptGrants};
 pub use error::{Error, Result};
 pub use evtchn::EventChannels;
-#[cfg(feature = "copy")]
-pub use grants::KeptGrants;
 #[cfg(any(feature = "grant", test))]
 pub use grants::{GrantedPage, GrantedRegion};
 pub use grants::{MAX_REGION, MappedPage, MappedRegion};

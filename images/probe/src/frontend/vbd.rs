@@ -117,12 +117,27 @@ impl Disk {
     }
 }
 
+/// Its grants are used again and again, it says; more of them are wrong than a backend keeps.
+fn keeps(frontend: &mut Frontend) -> anyhow::Result<String> {
+    frontend.begin()?;
+    let mut disk = Disk::new(frontend.peer)?;
+    let persistent = ("feature-persistent", b"1".to_vec());
+    let state = frontend.connect(&[disk.nodes(), vec![persistent]].concat())?;
+    disk.works()?;
+    for gref in 0..200 {
+        let status = disk.status(&request(WRITE, 1, 8, &[(NO_GRANT - gref, 0, 7)]))?;
+        ensure!(status < 0, "wrong grant {gref} gets {status}");
+    }
+    disk.wrong()?;
+    Ok(state)
+}
+
 /// All cases; gives how many there were, and how many held.
 ///
 /// # Errors
 /// When the device cannot be had any more.
 pub fn cases(frontend: &mut Frontend) -> anyhow::Result<(u32, u32)> {
-    let all: [Case; 15] = [
+    let all: [Case; 17] = [
         ("requests-that-cannot-be", Fate::Served, |frontend| served::<Disk>(frontend, Disk::wrong)),
         ("req_prod-far-ahead", Fate::Broken("ahead"), |frontend| {
             served::<Disk>(frontend, |disk| disk.ring.claim(1 << 31))
@@ -148,6 +163,10 @@ pub fn cases(frontend: &mut Frontend) -> anyhow::Result<(u32, u32)> {
         }),
         ("event-channel-not-there", Fate::Refused("bind_interdomain"), |frontend| {
             with::<Disk>(frontend, "event-channel", b"1000")
+        }),
+        ("kept-grants", Fate::Served, keeps),
+        ("feature-persistent-is-many", Fate::Refused("feature-persistent"), |frontend| {
+            with::<Disk>(frontend, "feature-persistent", b"64")
         }),
         ("protocol-unknown", Fate::Refused("protocol"), |frontend| {
             with::<Disk>(frontend, "protocol", b"arm-abi")
