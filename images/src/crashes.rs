@@ -1,6 +1,6 @@
 //! Crashes of QEMU itself, which say nothing of the host that it emulates.
 //!
-//! Debian 12's QEMU 7.2 has one that comes once in some hundred boots: with a thread per emulated processor, one that changes
+//! Debian 12's QEMU 7.2 has one that comes now and then: with a thread per emulated processor, one that changes
 //! the memory map (a driver enables its device) swaps the table by which another is just looking up a device's register, which
 //! then reads from a region that is not there (SIGSEGV in `memory_region_dispatch_read`). Later QEMUs leave the
 //! swap to each processor's own thread (`tcg_commit` in `softmmu/physmem.c`).

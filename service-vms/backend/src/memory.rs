@@ -16,7 +16,7 @@ pub trait GuestMemory: Send {
 pub struct Granted {
     guest: DomId,
     copier: GrantCopy,
-    kept: Option<KeptGrants>,
+    kept: KeptGrants,
 }
 
 impl Granted {
@@ -25,7 +25,7 @@ impl Granted {
     /// # Errors
     /// `/dev/xen/gntdev` is missing or may not be opened.
     pub fn open(guest: DomId) -> Result<Self> {
-        Ok(Self { guest, copier: GrantCopy::open()?, kept: None })
+        Self::keeping(guest, 0)
     }
 
     /// The same for a frontend that uses its grants again and again: so many of them stay mapped.
@@ -33,15 +33,13 @@ impl Granted {
     /// # Errors
     /// As [`Granted::open`].
     pub fn keeping(guest: DomId, most: usize) -> Result<Self> {
-        Ok(Self { kept: Some(KeptGrants::new(guest, most)), ..Self::open(guest)? })
+        Ok(Self { guest, copier: GrantCopy::open()?, kept: KeptGrants::new(guest, most) })
     }
 }
 
 impl GuestMemory for Granted {
     fn copy(&mut self, ops: &mut [CopyOp<'_>]) -> Result<()> {
-        if let Some(kept) = &mut self.kept {
-            ops.iter_mut().for_each(|op| kept.copy(op));
-        }
+        ops.iter_mut().for_each(|op| self.kept.copy(op));
         self.copier.copy(self.guest, ops)
     }
 }

@@ -112,8 +112,8 @@ impl GrantCopy {
         Self { file, segments: Vec::new() }
     }
 
-    /// Does all of `ops` that are not done yet with pages of domain `peer`, in order, and leaves in each what became of it: a wrong grant, or bytes
-    /// outside the page, fail that one only.
+    /// Does all of `ops` that are not done yet with pages of domain `peer`, in order, and leaves in each what became of it: a wrong
+    /// grant, or bytes outside the page, fail that one only.
     ///
     /// # Errors
     /// `EINVAL` for more than `u32::MAX` pieces; what else Linux says. Then any part may be done.
