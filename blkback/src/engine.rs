@@ -139,6 +139,20 @@ impl<P: SharedPage, M: GuestMemory, S: Storage, const SLOT: usize> Engine<P, M, 
         self.refused.take()
     }
 
+    /// Whether a request was taken that is not answered.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Whether a request waits that is not taken yet.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub fn is_asked(&self) -> Result<bool, Broken> {
+        Ok(self.ring.waiting()? > 0)
+    }
+
     /// Asks for an event with the next request; whether one waits already.
     ///
     /// # Errors

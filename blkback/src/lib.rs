@@ -3,6 +3,7 @@
 //! - [`protocol`]: what a request says, and whether it may.
 //! - [`engine`]: one ring: requests in, I/O, responses out in their order.
 //! - [`queue`]: the thread of one ring.
+//! - [`look`]: looking again for a while instead of sleeping at once.
 //! - [`storage`]: I/O on a volume.
 //! - [`vbd`]: the handshake: what is offered, what a frontend asks for.
 //! - [`volumes`]: what there is to be had: disks and partitions.
@@ -15,6 +16,7 @@ pub mod ahead;
 pub mod engine;
 pub mod files;
 pub mod keeper;
+pub mod look;
 pub mod protocol;
 pub mod queue;
 pub mod storage;

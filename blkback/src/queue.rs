@@ -15,6 +15,7 @@ use ennead_xen::{DomId, EventChannels, GrantRef, MappedRegion, Port};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::engine::{BUFFER_PAGES, Broken, Engine};
+use crate::look::Look;
 use crate::protocol::{Limits, Refusal, SLOT_32, SLOT_64};
 use crate::storage::Disk;
 
@@ -158,6 +159,7 @@ fn serve<const SLOT: usize>(
     // The frontend may have sent requests to nobody, or wait for an event that a predecessor did not send.
     events.notify(port)?;
     let (mut empty, mut told) = (0_u32, false);
+    let (mut busy, mut idle) = (Look::default(), Look::default());
     loop {
         let turn = engine.turn()?;
         if turn.notify {
@@ -170,6 +172,16 @@ fn serve<const SLOT: usize>(
         } else if rung {
             empty = empty.saturating_add(1);
         }
+        if engine.storage().is_stopped() {
+            return wind_up(engine, events, port);
+        }
+        let look = if engine.is_busy() { &mut busy } else { &mut idle };
+        if turn.progress && look.is_worth_it() {
+            engine.storage().submit(false)?;
+            if look.until(|| Ok::<_, Broken>(engine.storage().has_completed() || engine.is_asked()?))? {
+                continue;
+            }
+        }
         // While there are requests, events of more are of no use: the port stays masked, and keeps one.
         let more = engine.final_check()?;
         if !more {
@@ -179,9 +191,6 @@ fn serve<const SLOT: usize>(
             engine.storage().listen()?;
         }
         engine.storage().submit(!more)?;
-        if engine.storage().is_stopped() {
-            return wind_up(engine, events, port);
-        }
     }
 }
 

@@ -112,6 +112,11 @@ impl Disk {
         self.uring.submit(1 + self.bell.unmasking)
     }
 
+    /// Whether something has ended that is not taken yet.
+    pub fn has_completed(&mut self) -> bool {
+        self.uring.has_completed()
+    }
+
     /// Whether an event of the guest's has come since this was last asked.
     pub fn take_event(&mut self) -> bool {
         std::mem::take(&mut self.bell.rung)

@@ -144,6 +144,9 @@ impl Uring {
     /// # Errors
     /// Linux's.
     pub fn submit(&mut self, wait: usize) -> io::Result<()> {
+        if wait == 0 && self.ring.submission().is_empty() {
+            return Ok(());
+        }
         match self.ring.submit_and_wait(wait) {
             Ok(_) => Ok(()),
             // Completions must be taken first, or a signal came.
@@ -159,6 +162,11 @@ impl Uring {
         let entry = opcode::AsyncCancel2::new(all).build().user_data(u64::MAX);
         // SAFETY: the entry names no memory. If there is no room for it, what was to end goes on.
         let _full = unsafe { self.ring.submission().push(&entry) };
+    }
+
+    /// Whether something has completed that is not taken yet.
+    pub fn has_completed(&mut self) -> bool {
+        !self.ring.completion().is_empty()
     }
 
     /// Takes what has completed.
