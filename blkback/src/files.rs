@@ -67,6 +67,8 @@ pub struct Files {
     folder: PathBuf,
     /// Bytes of the disk's smallest unit.
     block: u64,
+    /// Whether the disk can be asked for the end of its I/O.
+    polled: bool,
 }
 
 /// A volume that is being made.
@@ -81,10 +83,10 @@ pub struct Making {
 }
 
 impl Files {
-    /// Those below this folder, on a disk whose smallest unit has `block` bytes.
+    /// Those below this folder, on a disk whose smallest unit has `block` bytes. `polled`: it can be asked for the end of its I/O.
     #[must_use]
-    pub fn new(folder: PathBuf, block: u64) -> Self {
-        Self { folder, block }
+    pub fn new(folder: PathBuf, block: u64, polled: bool) -> Self {
+        Self { folder, block, polled }
     }
 
     /// A tenant's folder.
@@ -153,6 +155,7 @@ impl Files {
             block: self.block,
             physical_block: PHYSICAL_BLOCK.max(self.block),
             read_only: false,
+            polled: self.polled,
             // What is discarded would have to be allocated again.
             discard: None,
         }))

@@ -3,8 +3,8 @@
 //! - [`protocol`]: what a request says, and whether it may.
 //! - [`engine`]: one ring: requests in, I/O, responses out in their order.
 //! - [`queue`]: the thread of one ring.
-//! - [`look`]: looking again for a while instead of sleeping at once.
 //! - [`storage`]: I/O on a volume.
+//! - [`worth`]: whether asking again and again is better than being woken.
 //! - [`vbd`]: the handshake: what is offered, what a frontend asks for.
 //! - [`volumes`]: what there is to be had: disks and partitions.
 //! - [`files`]: and files.
@@ -16,10 +16,10 @@ pub mod ahead;
 pub mod engine;
 pub mod files;
 pub mod keeper;
-pub mod look;
 pub mod protocol;
 pub mod queue;
 pub mod storage;
 pub mod vbd;
 pub mod vm;
 pub mod volumes;
+pub mod worth;

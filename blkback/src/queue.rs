@@ -1,6 +1,5 @@
 //! The thread of one ring.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,9 +14,9 @@ use ennead_xen::{DomId, EventChannels, GrantRef, MappedRegion, Port};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::engine::{BUFFER_PAGES, Broken, Engine};
-use crate::look::Look;
 use crate::protocol::{Limits, Refusal, SLOT_32, SLOT_64};
-use crate::storage::Disk;
+use crate::storage::{Disk, Medium};
+use crate::worth::Worth;
 
 /// Pages that stay mapped for a frontend with `feature-persistent`. It takes those first that it gave last, so these are always the
 /// same. For each, Linux gives a page of its own to Xen.
@@ -85,20 +84,20 @@ impl Queue {
     /// What is wrong with it.
     pub fn start(
         place: &Place,
-        file: Arc<File>,
+        medium: Medium,
         limits: Limits,
         alone: bool,
         reporter: Reporter,
     ) -> Result<Self, Error> {
         match place.abi {
-            Abi::X86_64 => Self::start_with::<SLOT_64>(place, file, limits, alone, reporter),
-            Abi::X86_32 => Self::start_with::<SLOT_32>(place, file, limits, alone, reporter),
+            Abi::X86_64 => Self::start_with::<SLOT_64>(place, medium, limits, alone, reporter),
+            Abi::X86_32 => Self::start_with::<SLOT_32>(place, medium, limits, alone, reporter),
         }
     }
 
     fn start_with<const SLOT: usize>(
         place: &Place,
-        file: Arc<File>,
+        medium: Medium,
         limits: Limits,
         alone: bool,
         reporter: Reporter,
@@ -109,7 +108,7 @@ impl Queue {
         let port = bind(&events, domid, place.port)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
         let slots = ennead_backend::ring::slots(place.grefs.len() * ennead_xen::PAGE_SIZE, SLOT).unwrap_or(1);
-        let disk = Disk::open(file, slots, &events, &stop)?;
+        let disk = Disk::open(medium, slots, &events, &stop)?;
         let buffers = Buffers::new(BUFFER_PAGES)?;
         let kept = if place.persistent { KEPT_PAGES } else { 0 };
         let memory = Granted::keeping(domid, kept)?;
@@ -159,7 +158,7 @@ fn serve<const SLOT: usize>(
     // The frontend may have sent requests to nobody, or wait for an event that a predecessor did not send.
     events.notify(port)?;
     let (mut empty, mut told) = (0_u32, false);
-    let (mut busy, mut idle) = (Look::default(), Look::default());
+    let (mut busy, mut idle) = (Worth::default(), Worth::default());
     loop {
         let turn = engine.turn()?;
         if turn.notify {
@@ -175,10 +174,14 @@ fn serve<const SLOT: usize>(
         if engine.storage().is_stopped() {
             return wind_up(engine, events, port);
         }
+        if engine.storage().is_polled() {
+            engine.storage().wait()?;
+            continue;
+        }
         let look = if engine.is_busy() { &mut busy } else { &mut idle };
-        if turn.progress && look.is_worth_it() {
+        if turn.progress && look.is_it() {
             engine.storage().submit(false)?;
-            if look.until(|| Ok::<_, Broken>(engine.storage().has_completed() || engine.is_asked()?))? {
+            if look.look(|| Ok::<_, Broken>(engine.storage().has_completed() || engine.is_asked()?))? {
                 continue;
             }
         }

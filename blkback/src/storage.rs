@@ -6,6 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use ennead_os::{Buffer, Buffers, Completion, Operation, Uring};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::worth::Worth;
 
 /// Where a ring's I/O goes. Operations may end in any order.
 pub trait Storage {
@@ -18,6 +21,18 @@ pub trait Storage {
     /// The next operation that has ended.
     fn completed(&mut self) -> Option<Completion>;
 }
+
+/// What a volume's I/O is done on.
+#[derive(Debug, Clone)]
+pub struct Medium {
+    /// Opened for I/O past the kernel's cache.
+    pub file: Arc<File>,
+    /// Whether it can be asked for the end of its I/O, instead of interrupting.
+    pub polled: bool,
+}
+
+/// Bytes of the largest reads and writes whose interrupt costs more than they do.
+const SMALL: usize = 16 << 10;
 
 /// Bytes of an event: its port (xen/sys/evtchn.h).
 const PORT: usize = 4;
@@ -43,10 +58,19 @@ struct Bell {
     failed: Option<io::Error>,
 }
 
+/// Small reads and writes, for whose end the disk is asked again and again. An interrupt takes a PV domain several ways through Xen:
+/// often longer than the disk takes.
+#[derive(Debug)]
+struct Polled {
+    uring: Uring,
+    worth: Worth,
+}
+
 /// A volume, with the queue of one ring's I/O.
 #[derive(Debug)]
 pub struct Disk {
     uring: Uring,
+    polled: Option<Polled>,
     file: Arc<File>,
     bell: Bell,
     stopped: bool,
@@ -58,7 +82,9 @@ impl Disk {
     ///
     /// # Errors
     /// Linux's.
-    pub fn open(file: Arc<File>, slots: u32, events: &impl AsFd, stop: &OwnedFd) -> io::Result<Self> {
+    pub fn open(medium: Medium, slots: u32, events: &impl AsFd, stop: &OwnedFd) -> io::Result<Self> {
+        let Medium { file, polled } = medium;
+        let polled = if polled { Some(Polled::new(slots)?) } else { None };
         let mut uring = Uring::new(slots.saturating_add(3))?;
         uring.watch(&Arc::new(stop.try_clone()?), STOP)?;
         let bell = Bell {
@@ -70,7 +96,7 @@ impl Disk {
             unmasking: 0,
             failed: None,
         };
-        Ok(Self { uring, file, bell, stopped: false })
+        Ok(Self { uring, polled, file, bell, stopped: false })
     }
 
     /// From the next [`submit`](Self::submit) on the guest's next event is waited for; what it has sent since the last is one.
@@ -103,16 +129,26 @@ impl Disk {
         if wait && !self.stopped { self.wait() } else { self.uring.submit(0) }
     }
 
-    /// The same, but waits although the end was asked for.
+    /// Whether the disk must be asked for the end of I/O: nobody else tells, so there is nothing to do but to [wait](Self::wait).
+    #[must_use]
+    pub fn is_polled(&self) -> bool {
+        self.polled.as_ref().is_some_and(Polled::is_busy)
+    }
+
+    /// The same as [`submit`](Self::submit), but waits although the end was asked for.
     ///
     /// # Errors
     /// Linux's.
     pub fn wait(&mut self) -> io::Result<()> {
+        if let Some(polled) = self.polled.as_mut().filter(|polled| polled.is_busy()) {
+            self.uring.submit(0)?;
+            return polled.wait();
+        }
         // Unmasking ends at once, and is nothing to wake up for.
         self.uring.submit(1 + self.bell.unmasking)
     }
 
-    /// Whether something has ended that is not taken yet.
+    /// Whether something has ended that is not taken yet, or an event has come.
     pub fn has_completed(&mut self) -> bool {
         self.uring.has_completed()
     }
@@ -132,6 +168,33 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         self.uring.cancel(&self.bell.events);
+    }
+}
+
+fn is_small(operation: &Operation) -> bool {
+    matches!(operation, Operation::Read(_, buffer) | Operation::Write(_, buffer) if buffer.len() <= SMALL)
+}
+
+impl Polled {
+    fn new(slots: u32) -> io::Result<Self> {
+        Ok(Self { uring: Uring::polled(slots)?, worth: Worth::default() })
+    }
+
+    fn is_busy(&self) -> bool {
+        self.uring.in_flight() > 0
+    }
+
+    fn is_worth_it(&mut self) -> bool {
+        self.is_busy() || self.worth.is_it()
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        // It moves with each tick, 10 ms, and to read it takes no system call. Who crosses one has taken long, or hardly ever does.
+        let clock = || clock_gettime(ClockId::MonotonicCoarse);
+        let start = clock();
+        self.uring.submit(1)?;
+        self.worth.note(clock() == start);
+        Ok(())
     }
 }
 
@@ -156,10 +219,19 @@ impl Bell {
 
 impl Storage for Disk {
     fn start(&mut self, operation: Operation, token: u64) -> io::Result<()> {
+        if let Some(polled) = self.polled.as_mut().filter(|_| is_small(&operation))
+            && polled.is_worth_it()
+        {
+            return polled.uring.start(&self.file, operation, token);
+        }
         self.uring.start(&self.file, operation, token)
     }
 
     fn completed(&mut self) -> Option<Completion> {
+        let polled = self.polled.as_mut().and_then(|polled| polled.uring.completed());
+        if polled.is_some() {
+            return polled;
+        }
         loop {
             let completion = self.uring.completed()?;
             match completion.token {

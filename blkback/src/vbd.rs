@@ -157,10 +157,10 @@ impl Backend for Vbds {
             discard: volume.discard.is_some(),
         };
         let share = self.budget.take(places.len()).map_err(Failure::NotYet)?;
-        let file = volume.open(writable);
-        let file = Arc::new(file.map_err(|e| Failure::NotYet(format!("volume {:?}: {e}", volume.name)))?);
+        let medium = volume.open(writable);
+        let medium = medium.map_err(|e| Failure::NotYet(format!("volume {:?}: {e}", volume.name)))?;
         let alone = places.len() == 1;
-        let start = |place: &Place| Queue::start(place, Arc::clone(&file), limits, alone, reporter.clone());
+        let start = |place: &Place| Queue::start(place, medium.clone(), limits, alone, reporter.clone());
         let queues = places.iter().map(start).collect::<Result<Vec<_>, Error>>();
         let queues = queues.map_err(Failure::refused)?;
         let is =

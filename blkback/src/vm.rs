@@ -54,7 +54,7 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
         .keep_call(libc::SYS_io_uring_enter)
         .keep_call(libc::SYS_io_uring_register);
     for volume in &volumes {
-        info!(name = volume.name, mib = volume.sectors / 2048, "volume");
+        info!(name = volume.name, mib = volume.sectors / 2048, polled = volume.polled, "volume");
         sandbox = sandbox.keep_device(&volume.path);
     }
     if let Some(files) = &files {

@@ -4,12 +4,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use rustix::mount::MountFlags;
 
 use crate::files::{FOLDER, Files, LABEL};
 use crate::protocol::SECTOR;
+use crate::storage::Medium;
 
 /// Where Linux lists block devices.
 pub const SYS: &str = "/sys/class/block";
@@ -35,6 +37,8 @@ pub struct Volume {
     pub physical_block: u64,
     /// Whether the disk itself can only be read.
     pub read_only: bool,
+    /// Whether it can be asked for the end of its I/O, instead of interrupting.
+    pub polled: bool,
     /// Bytes that it discards at once, if it can and what was discarded reads as zeroes.
     pub discard: Option<u64>,
 }
@@ -51,8 +55,8 @@ impl Volume {
     ///
     /// # Errors
     /// Linux's.
-    pub fn open(&self, writable: bool) -> io::Result<File> {
-        open(&self.path, writable)
+    pub fn open(&self, writable: bool) -> io::Result<Medium> {
+        Ok(Medium { file: Arc::new(open(&self.path, writable)?), polled: self.polled })
     }
 }
 
@@ -97,7 +101,7 @@ pub fn mount(volumes: &mut Vec<Volume>) -> io::Result<Option<Files>> {
     rustix::mount::mount(&partition.path, FOLDER, "ext4", flags, None)?;
     // Whoever had the whole disk would have this, too.
     volumes.retain(|volume| volume.device != partition.disk);
-    Ok(Some(Files::new(PathBuf::from(FOLDER), partition.block)))
+    Ok(Some(Files::new(PathBuf::from(FOLDER), partition.block, partition.polled)))
 }
 
 /// Whether the kernel has read the disk's partitions: it does so before anybody has opened it.
@@ -148,6 +152,7 @@ fn volume(path: &Path, disk: &Path, name: String, device: &str) -> Option<Volume
         block: queue("logical_block_size").max(SECTOR),
         physical_block: queue("physical_block_size").max(SECTOR),
         read_only: number(path.join("ro")).is_some_and(|ro| ro != 0),
+        polled: queue("io_poll") > 0,
         discard: discards.then(|| queue("discard_granularity").max(SECTOR)),
     })
 }
@@ -200,6 +205,7 @@ mod tests {
         sys.put("nvme0n1/queue/discard_max_bytes", "1\n");
         sys.put("nvme0n1/queue/write_zeroes_max_bytes", "1\n");
         sys.put("nvme0n1/queue/discard_granularity", "4096\n");
+        sys.put("nvme0n1/queue/io_poll", "1\n");
         sys.part("nvme0n1", "nvme0n1p1", "guest one");
         sys.part("nvme0n1", "nvme0n1p2", "");
         sys.disk("sda");
@@ -211,7 +217,7 @@ mod tests {
         let [part, nvme, sda] = &volumes[..] else { panic!("{volumes:?}") };
         assert_eq!((part.sectors, part.read_only, part.discard), (1024, true, Some(4096)));
         assert_eq!((nvme.sectors, nvme.read_only, nvme.physical_block), (2048, false, 4096));
-        assert_eq!(sda.discard, None);
+        assert_eq!((sda.discard, sda.polled, part.polled, nvme.polled), (None, false, true, true));
         assert!(part.overlaps(nvme) && nvme.overlaps(part) && nvme.overlaps(nvme) && !sda.overlaps(part));
         let other = Volume { device: "nvme0n1p2".to_owned(), ..part.clone() };
         assert!(!other.overlaps(part) && other.overlaps(nvme));

@@ -11,7 +11,7 @@ impl Folder {
         let path = path.join(format!("ennead-files-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
-        (Self(path.clone()), Files::new(path, 512))
+        (Self(path.clone()), Files::new(path, 512, false))
     }
 }
 

@@ -49,7 +49,7 @@ impl Folder {
         let path = path.parent().unwrap().join(format!("ennead-keeper-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
-        (Self(path.clone()), Files::new(path, 512))
+        (Self(path.clone()), Files::new(path, 512, false))
     }
 }
 

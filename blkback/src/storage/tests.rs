@@ -17,11 +17,11 @@ const SECTORS: u64 = 64;
 const LIMITS: Limits = Limits { sectors: SECTORS, block: 512, writable: true, discard: true };
 
 /// A file in memory, which takes the same operations as a disk.
-fn file() -> Arc<File> {
+fn medium() -> Medium {
     let fd = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     let mut file = File::from(fd);
     file.write_all(&[7; 64 * 512]).unwrap();
-    Arc::new(file)
+    Medium { file: Arc::new(file), polled: false }
 }
 
 fn bell() -> OwnedFd {
@@ -49,7 +49,7 @@ fn request(operation: u8, id: u8, sector: u8, gref: u8) -> [u8; SLOT] {
 
 #[test]
 fn the_kernel_does_what_the_guest_asks() {
-    let (page, guest, file) = (TestPages::ring(1), TestGuest::new(), file());
+    let (page, guest, medium) = (TestPages::ring(1), TestGuest::new(), medium());
     guest.grant(8, &[1; PAGE_SIZE], false);
     guest.grant(9, &[2; PAGE_SIZE], true);
     // Write page 8, read page 9, discard 8 sectors, flush.
@@ -59,7 +59,7 @@ fn the_kernel_does_what_the_guest_asks() {
     }
     page.store(0, 4);
     let (stop, (events, _kernel)) = (bell(), events());
-    let disk = Disk::open(Arc::clone(&file), 32, &events, &stop).unwrap();
+    let disk = Disk::open(medium.clone(), 32, &events, &stop).unwrap();
     let buffers = Buffers::new(BUFFER_PAGES).unwrap();
     let mut engine: Engine<_, _, _, SLOT> =
         Engine::attach(page.clone(), guest.clone(), disk, buffers, LIMITS).unwrap();
@@ -75,7 +75,7 @@ fn the_kernel_does_what_the_guest_asks() {
     }
     let sector = |n: u64| {
         let mut byte = [0];
-        file.read_exact_at(&mut byte, n * 512).unwrap();
+        medium.file.read_exact_at(&mut byte, n * 512).unwrap();
         byte[0]
     };
     assert_eq!([7, 8, 15, 16, 39, 40, 47, 48].map(sector), [7, 1, 1, 7, 7, 0, 0, 7]);
@@ -85,7 +85,7 @@ fn the_kernel_does_what_the_guest_asks() {
 #[test]
 fn an_event_and_the_end_are_heard_while_it_waits() {
     let (stop, (events, mut kernel)) = (bell(), events());
-    let mut disk = Disk::open(file(), 1, &events, &stop).unwrap();
+    let mut disk = Disk::open(medium(), 1, &events, &stop).unwrap();
     disk.submit(false).unwrap();
     assert!(disk.completed().is_none() && !disk.take_event() && !disk.is_stopped());
     for _ in 0..2 {
@@ -111,7 +111,7 @@ fn an_event_and_the_end_are_heard_while_it_waits() {
 #[test]
 fn unmasking_is_nothing_to_wake_up_for() {
     let (stop, (events, mut kernel)) = (bell(), events());
-    let mut disk = Disk::open(file(), 1, &events, &stop).unwrap();
+    let mut disk = Disk::open(medium(), 1, &events, &stop).unwrap();
     disk.listen().unwrap();
     kernel.write_all(&7_u32.to_ne_bytes()).unwrap();
     disk.submit(true).unwrap();
@@ -131,10 +131,31 @@ fn unmasking_is_nothing_to_wake_up_for() {
 #[test]
 fn an_event_device_that_fails_is_an_error() {
     let (stop, (events, kernel)) = (bell(), events());
-    let mut disk = Disk::open(file(), 1, &events, &stop).unwrap();
+    let mut disk = Disk::open(medium(), 1, &events, &stop).unwrap();
     disk.listen().unwrap();
     drop(kernel);
     disk.submit(true).unwrap();
     assert!(disk.completed().is_none());
     assert_eq!(disk.submit(true).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn only_what_is_small_is_polled_for() {
+    let (stop, (events, _kernel)) = (bell(), events());
+    let mut disk = Disk::open(Medium { polled: true, ..medium() }, 4, &events, &stop).unwrap();
+    let buffers = Buffers::new(16).unwrap();
+    disk.start(Operation::Read(0, buffers.take(SMALL + 512).unwrap()), 1).unwrap();
+    disk.start(Operation::Sync, 2).unwrap();
+    assert!(!disk.is_polled());
+    disk.start(Operation::Read(0, buffers.take(SMALL).unwrap()), 3).unwrap();
+    assert!(disk.is_polled());
+    let mut ended = Vec::new();
+    while ended.len() < 3 {
+        disk.wait().unwrap();
+        ended.extend(std::iter::from_fn(|| disk.completed()).map(|c| (c.token, c.result.is_ok())));
+    }
+    ended.sort_unstable();
+    // A file in memory cannot be asked.
+    assert_eq!(ended, [(1, true), (2, true), (3, false)]);
+    assert!(!disk.is_polled());
 }

@@ -76,6 +76,7 @@ fn vbds() -> Vbds {
         block: 512,
         physical_block: 4096,
         read_only,
+        polled: false,
         discard: Some(4096),
     };
     Vbds::new(vec![volume("nvme0n1", false), volume("label:cd", true)], None, 3, Budget::new(8))

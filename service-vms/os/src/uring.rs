@@ -77,7 +77,21 @@ impl Uring {
     /// # Errors
     /// Linux's: its kernel has no io_uring, or forbids it.
     pub fn new(depth: u32) -> io::Result<Self> {
-        let ring = IoUring::new(depth.next_power_of_two())?;
+        Self::of(&IoUring::builder(), depth)
+    }
+
+    /// A queue for up to `depth` reads and writes at once of block devices and files on them, opened with `O_DIRECT`, and for
+    /// nothing else. There are no interrupts: a [`submit`](Self::submit) that waits asks the device again and again, and who never
+    /// waits never hears of an end.
+    ///
+    /// # Errors
+    /// As [`Uring::new`].
+    pub fn polled(depth: u32) -> io::Result<Self> {
+        Self::of(IoUring::builder().setup_iopoll(), depth)
+    }
+
+    fn of(builder: &io_uring::Builder, depth: u32) -> io::Result<Self> {
+        let ring = builder.build(depth.next_power_of_two())?;
         let depth = usize::try_from(depth).map_err(io::Error::other)?;
         let flights = std::iter::repeat_with(|| None).take(depth).collect();
         Ok(Self { ring, flights, free: (0..depth).collect() })

@@ -73,11 +73,19 @@ fn with(setup: &Setup, report: &mut Report, times: usize) -> Result<()> {
     let mut session = Session::start(&settings, report.show)?;
     session.until_ready()?;
     let operator = operator(setup, &mut session)?;
+    report.check("blkback may ask its NVMe disk for the end of I/O", polled(&session));
     boots(&mut session, &operator, &debian, port, times, report);
     lives(&mut session, &operator, &small, &server, report);
     vlan::check(setup, &mut session, &operator, folder.path(), report);
     report.check("no AVC denial", boot::no_denials(&session));
     session.power_off()
+}
+
+/// Its kernel has set up a queue for it.
+fn polled(session: &Session) -> Result<String> {
+    let volume = session.timeline.find("blkback", "volume").context("blkback has told of no volume")?.1;
+    anyhow::ensure!(volume.value("polled") == Some("true"), "{:?} cannot be", volume.value("name"));
+    Ok(String::new())
 }
 
 /// Debian comes up from its disk with an address, answers from outside, and works while its backends are killed.

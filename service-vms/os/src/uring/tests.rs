@@ -105,3 +105,13 @@ fn what_waits_for_good_can_be_cancelled() {
     assert!(next(&mut uring).result.is_err());
     assert_eq!(uring.in_flight(), 0);
 }
+
+#[test]
+fn a_polled_queue_takes_only_what_can_be_polled() {
+    let (mut uring, buffers) = (Uring::polled(2).unwrap(), Buffers::new(1).unwrap());
+    uring.start(&file(4096), Operation::Read(0, buffers.take(512).unwrap()), 3).unwrap();
+    let done = next(&mut uring);
+    assert_eq!((done.token, done.buffer.is_some()), (3, true));
+    assert_eq!(done.result.unwrap_err().raw_os_error(), Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()));
+    assert_eq!(uring.in_flight(), 0);
+}
