@@ -5,6 +5,7 @@
 //! - [`queue`]: the thread of one ring.
 //! - [`storage`]: I/O on a volume.
 //! - [`worth`]: whether asking again and again is better than being woken.
+//! - [`polled`]: small I/O without interrupts.
 //! - [`vbd`]: the handshake: what is offered, what a frontend asks for.
 //! - [`volumes`]: what there is to be had: disks and partitions.
 //! - [`files`]: and files.
@@ -16,6 +17,7 @@ pub mod ahead;
 pub mod engine;
 pub mod files;
 pub mod keeper;
+pub mod polled;
 pub mod protocol;
 pub mod queue;
 pub mod storage;

@@ -6,9 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use ennead_os::{Buffer, Buffers, Completion, Operation, Uring};
-use rustix::time::{ClockId, clock_gettime};
 
-use crate::worth::Worth;
+use crate::polled::Polled;
 
 /// Where a ring's I/O goes. Operations may end in any order.
 pub trait Storage {
@@ -30,9 +29,6 @@ pub struct Medium {
     /// Whether it can be asked for the end of its I/O, instead of interrupting.
     pub polled: bool,
 }
-
-/// Bytes of the largest reads and writes whose interrupt costs more than they do.
-const SMALL: usize = 16 << 10;
 
 /// Bytes of an event: its port (xen/sys/evtchn.h).
 const PORT: usize = 4;
@@ -56,14 +52,6 @@ struct Bell {
     /// Ports that are being unmasked.
     unmasking: usize,
     failed: Option<io::Error>,
-}
-
-/// Small reads and writes, for whose end the disk is asked again and again. An interrupt takes a PV domain several ways through Xen:
-/// often longer than the disk takes.
-#[derive(Debug)]
-struct Polled {
-    uring: Uring,
-    worth: Worth,
 }
 
 /// A volume, with the queue of one ring's I/O.
@@ -171,33 +159,6 @@ impl Drop for Disk {
     }
 }
 
-fn is_small(operation: &Operation) -> bool {
-    matches!(operation, Operation::Read(_, buffer) | Operation::Write(_, buffer) if buffer.len() <= SMALL)
-}
-
-impl Polled {
-    fn new(slots: u32) -> io::Result<Self> {
-        Ok(Self { uring: Uring::polled(slots)?, worth: Worth::default() })
-    }
-
-    fn is_busy(&self) -> bool {
-        self.uring.in_flight() > 0
-    }
-
-    fn is_worth_it(&mut self) -> bool {
-        self.is_busy() || self.worth.is_it()
-    }
-
-    fn wait(&mut self) -> io::Result<()> {
-        // It moves with each tick, 10 ms, and to read it takes no system call. Who crosses one has taken long, or hardly ever does.
-        let clock = || clock_gettime(ClockId::MonotonicCoarse);
-        let start = clock();
-        self.uring.submit(1)?;
-        self.worth.note(clock() == start);
-        Ok(())
-    }
-}
-
 impl Bell {
     /// A port was read.
     fn rings(&mut self, Completion { result, buffer, .. }: Completion) {
@@ -219,16 +180,16 @@ impl Bell {
 
 impl Storage for Disk {
     fn start(&mut self, operation: Operation, token: u64) -> io::Result<()> {
-        if let Some(polled) = self.polled.as_mut().filter(|_| is_small(&operation))
-            && polled.is_worth_it()
+        if let Some(polled) = &mut self.polled
+            && polled.takes(&operation)
         {
-            return polled.uring.start(&self.file, operation, token);
+            return polled.start(&self.file, operation, token);
         }
         self.uring.start(&self.file, operation, token)
     }
 
     fn completed(&mut self) -> Option<Completion> {
-        let polled = self.polled.as_mut().and_then(|polled| polled.uring.completed());
+        let polled = self.polled.as_mut().and_then(Polled::completed);
         if polled.is_some() {
             return polled;
         }

@@ -11,6 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::*;
 use crate::engine::{BUFFER_PAGES, Engine};
+use crate::polled::SMALL;
 use crate::protocol::{Limits, RESPONSE, SLOT_64 as SLOT, response};
 
 const SECTORS: u64 = 64;
