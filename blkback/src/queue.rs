@@ -22,8 +22,9 @@ use crate::worth::Worth;
 /// same. For each, Linux gives a page of its own to Xen.
 const KEPT_PAGES: usize = 64;
 
-/// Bytes that a ring takes at most: its I/O's, the pages that stay mapped, and what its thread, Linux and Xen need for it.
-pub const MEMORY: usize = (BUFFER_PAGES + KEPT_PAGES) * ennead_xen::PAGE_SIZE + (128 << 10);
+/// Bytes that a ring takes at most: its I/O's, the pages that stay mapped, and what its thread, Linux (two queues of io_uring's) and
+/// Xen need for it.
+pub const MEMORY: usize = (BUFFER_PAGES + KEPT_PAGES) * ennead_xen::PAGE_SIZE + (192 << 10);
 
 /// Events in a row that had nothing to tell, after which the frontend's next ones are taken more slowly.
 const PATIENCE: u32 = 16;

@@ -114,7 +114,7 @@ impl Disk {
         if let Some(error) = self.bell.failed.take() {
             return Err(error);
         }
-        if wait && !self.stopped { self.wait() } else { self.uring.submit(0) }
+        if wait { self.wait() } else { self.uring.submit(0) }
     }
 
     /// Whether the disk must be asked for the end of I/O: nobody else tells, so there is nothing to do but to [wait](Self::wait).
@@ -123,7 +123,7 @@ impl Disk {
         self.polled.as_ref().is_some_and(Polled::is_busy)
     }
 
-    /// The same as [`submit`](Self::submit), but waits although the end was asked for.
+    /// The same as [`submit`](Self::submit) that waits, but says nothing of events that cannot be read.
     ///
     /// # Errors
     /// Linux's.

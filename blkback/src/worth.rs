@@ -1,5 +1,6 @@
 //! Whether it is worth while to ask again and again for what comes next, instead of sleeping until it comes. To sleep and to be woken
-//! takes a PV domain several ways through Xen: often longer than a disk takes, or a guest to ask again.
+//! takes a PV domain several ways through Xen: often longer than a disk takes, or a guest to ask again. (`ennead_os::Spin` asks for
+//! the time and lets others run at each turn: two system calls, which cost as much as what is to be saved here.)
 
 use std::hint::spin_loop;
 
