@@ -4,7 +4,6 @@
 //! - [`engine`]: one ring: requests in, I/O, responses out in their order.
 //! - [`queue`]: the thread of one ring.
 //! - [`storage`]: I/O on a volume.
-//! - [`worth`]: whether asking again and again is better than being woken.
 //! - [`polled`]: small I/O without interrupts.
 //! - [`vbd`]: the handshake: what is offered, what a frontend asks for.
 //! - [`volumes`]: what there is to be had: disks and partitions.
@@ -24,4 +23,3 @@ pub mod storage;
 pub mod vbd;
 pub mod vm;
 pub mod volumes;
-pub mod worth;

@@ -6,9 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ennead_backend::worth::Worth;
 use ennead_os::{Completion, Operation, Uring};
-
-use crate::worth::Worth;
 
 /// Bytes of the largest that cost less than their interrupt.
 pub const SMALL: usize = 16 << 10;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ennead_backend::device::{Device, Reporter};
 use ennead_backend::memory::Granted;
+use ennead_backend::worth::{Worth, look};
 use ennead_os::Buffers;
 use ennead_xen::{DomId, EventChannels, GrantRef, MappedRegion, Port};
 use rustix::event::{EventfdFlags, eventfd};
@@ -16,7 +17,6 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::engine::{BUFFER_PAGES, Broken, Engine};
 use crate::protocol::{Limits, Refusal, SLOT_32, SLOT_64};
 use crate::storage::{Disk, Medium};
-use crate::worth::Worth;
 
 /// Pages that stay mapped for a frontend with `feature-persistent`. It takes those first that it gave last, so these are always the
 /// same. For each, Linux gives a page of its own to Xen.
@@ -25,6 +25,9 @@ const KEPT_PAGES: usize = 64;
 /// Bytes that a ring takes at most: its I/O's, the pages that stay mapped, and what its thread, Linux (two queues of io_uring's) and
 /// Xen need for it.
 pub const MEMORY: usize = (BUFFER_PAGES + KEPT_PAGES) * ennead_xen::PAGE_SIZE + (192 << 10);
+
+/// How often it looks for what comes next before it sleeps.
+const LOOKS: u32 = 60_000;
 
 /// Events in a row that had nothing to tell, after which the frontend's next ones are taken more slowly.
 const PATIENCE: u32 = 16;
@@ -179,10 +182,13 @@ fn serve<const SLOT: usize>(
             engine.storage().wait()?;
             continue;
         }
-        let look = if engine.is_busy() { &mut busy } else { &mut idle };
-        if turn.progress && look.is_it() {
+        let worth = if engine.is_busy() { &mut busy } else { &mut idle };
+        if turn.progress && worth.is_it() {
             engine.storage().submit(false)?;
-            if look.look(|| Ok::<_, Broken>(engine.storage().has_completed() || engine.is_asked()?))? {
+            // A turn says what is broken.
+            let found = look(LOOKS, || engine.storage().has_completed() || engine.is_asked().unwrap_or(true));
+            worth.note(found);
+            if found {
                 continue;
             }
         }

@@ -2,15 +2,13 @@
 //! [`crate::neighbours`]), and wait here for the thread of the guest's queue.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ennead_os::{Buffer, Buffers};
 use ennead_xen::PAGE_SIZE;
-use rustix::event::{EventfdFlags, eventfd};
 
+use crate::bell::Bell;
 use crate::netif::Gso;
 
 /// Pages for packets that wait: as many as Linux's netback keeps for a queue (half a ring's). One takes real memory from its first
@@ -106,145 +104,64 @@ impl Batch {
     }
 }
 
-#[derive(Debug)]
-struct Waiting {
-    batch: Batch,
-    /// The thread waits for the bell.
-    asleep: bool,
-}
-
-/// Delivers in place of a queue's thread that sleeps.
-pub trait Deputy: Send + Sync + fmt::Debug {
-    /// Takes packets out of the inbox to the guest. Whether the thread may sleep on: then the inbox was [empty](Inbox::may_sleep).
-    fn deliver(&self) -> bool;
-}
-
 /// Where neighbours leave packets for one queue of a vif. The lock is held for the copy of one packet at most.
 #[derive(Debug)]
 pub struct Inbox {
-    waiting: Mutex<Waiting>,
-    bell: OwnedFd,
-    deputy: OnceLock<Weak<dyn Deputy>>,
+    waiting: Mutex<Batch>,
+    bell: Arc<Bell>,
 }
 
 impl Inbox {
-    /// An empty one.
+    /// An empty one, for a queue which is served by the thread that this bell wakes.
     ///
     /// # Errors
-    /// Linux's.
-    pub fn new() -> io::Result<Self> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let waiting = Mutex::new(Waiting { batch: Batch::new()?, asleep: false });
-        Ok(Self { waiting, bell, deputy: OnceLock::new() })
+    /// There is no memory.
+    pub fn new(bell: Arc<Bell>) -> io::Result<Self> {
+        Ok(Self { waiting: Mutex::new(Batch::new()?), bell })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, Batch> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves a packet, if there is room. After the last of a round, [`Inbox::wake`] is due.
     #[must_use]
     pub fn put(&self, packet: &[u8], flags: u16, gso: Option<Gso>) -> bool {
-        self.lock().batch.add(packet, flags, gso)
+        self.lock().add(packet, flags, gso)
     }
 
-    /// Who delivers while the thread sleeps; the first that is named stays.
-    pub fn appoint(&self, deputy: Weak<dyn Deputy>) {
-        let _first = self.deputy.set(deputy);
-    }
-
-    /// Sees to it that what was left is taken: if the thread sleeps, its deputy delivers, or it is woken.
+    /// Sees to it that what was left is taken.
     pub fn wake(&self) {
-        // `asleep` and the packets are behind one lock: a thread that is about to sleep sees a packet that was left before, and
-        // whoever leaves one later sees that it sleeps.
-        if std::mem::take(&mut self.lock().asleep) {
-            let deputy = self.deputy.get().and_then(Weak::upgrade);
-            if !deputy.is_some_and(|deputy| deputy.deliver()) {
-                self.ring();
-            }
-        }
+        self.bell.wake();
     }
 
     /// Takes all packets in exchange for a batch that is used up.
     pub fn take(&self, batch: &mut Batch) {
         let mut waiting = self.lock();
-        waiting.asleep = false;
         batch.packets.clear();
         batch.used = 0;
-        if !waiting.batch.packets.is_empty() {
-            std::mem::swap(&mut waiting.batch, batch);
+        if !waiting.packets.is_empty() {
+            std::mem::swap(&mut *waiting, batch);
         }
     }
 
-    /// Whether the thread may wait for the bell: nothing is here. If so, the next packet rings it.
+    /// Whether nothing is here.
     #[must_use]
-    pub fn may_sleep(&self) -> bool {
-        let mut waiting = self.lock();
-        waiting.asleep = waiting.batch.packets.is_empty();
-        waiting.asleep
-    }
-
-    /// Wakes the thread, asleep or not.
-    pub fn ring(&self) {
-        // It fails only if it has been rung very often already.
-        let _full = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
-    }
-
-    /// Makes the bell quiet again.
-    pub fn hush(&self) {
-        let _quiet = rustix::io::read(&self.bell, &mut [0; 8]);
-    }
-}
-
-/// The bell: readable when it has been rung.
-impl AsFd for Inbox {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    pub fn is_empty(&self) -> bool {
+        self.lock().packets.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
     use crate::netif::Tcp;
 
-    fn rings(inbox: &Inbox) -> bool {
-        poll(&mut [PollFd::new(inbox, PollFlags::IN)], Some(&Timespec::default())).unwrap() > 0
-    }
-
-    #[test]
-    fn the_bell_rings_for_a_thread_that_sleeps_only() {
-        let (inbox, mut batch) = (Inbox::new().unwrap(), Batch::new().unwrap());
-        assert!(inbox.put(&[1], 0, None));
-        inbox.wake();
-        assert!(!rings(&inbox), "nobody sleeps");
-        assert!(!inbox.may_sleep(), "a packet is here");
-        inbox.wake();
-        assert!(!rings(&inbox));
-        inbox.take(&mut batch);
-        assert!(inbox.may_sleep());
-        assert!(inbox.put(&[2], 0, None));
-        assert!(!rings(&inbox), "the round may go on");
-        inbox.wake();
-        assert!(rings(&inbox));
-        inbox.hush();
-        inbox.wake();
-        assert!(!rings(&inbox), "once is enough");
-        inbox.take(&mut batch);
-        assert!(inbox.may_sleep());
-        inbox.take(&mut batch);
-        inbox.wake();
-        assert!(!rings(&inbox), "who looks does not sleep");
-        inbox.ring();
-        assert!(rings(&inbox));
-    }
-
     #[test]
     fn it_is_bounded() {
-        let (inbox, mut batch) = (Inbox::new().unwrap(), Batch::new().unwrap());
+        let (inbox, mut batch) = (Inbox::new(Arc::new(Bell::new().unwrap())).unwrap(), Batch::new().unwrap());
         let count = |packet: &[u8]| (0..2000).filter(|_| inbox.put(packet, 0, None)).count();
         assert_eq!(count(&[7; 60]), PACKETS);
         inbox.take(&mut batch);
@@ -273,7 +190,7 @@ mod tests {
             3 => Just(Action::First),
             1 => Just(Action::Take),
         ], 0..200)) {
-            let (inbox, mut batch) = (Inbox::new().unwrap(), Batch::new().unwrap());
+            let (inbox, mut batch) = (Inbox::new(Arc::new(Bell::new().unwrap())).unwrap(), Batch::new().unwrap());
             // What is taken, and what waits.
             let (mut taken, mut waiting) = (VecDeque::new(), VecDeque::new());
             for (n, action) in actions.into_iter().enumerate() {

@@ -5,7 +5,7 @@
 //! - [`tx`], [`rx`]: a round of packets from the guest to the bridge, and back: copied by grant, all of a round in one request.
 //! - [`offload`], [`headers`], [`filter`], [`vlan`], [`rate`]: what a packet needs, and whether it may pass.
 //! - [`neighbours`], [`inbox`]: the direct way from one guest of ours to another.
-//! - [`queue`]: both directions of one vif; [`vif`] gives it a thread, a tap and event channels.
+//! - [`queue`]: both directions of one vif; [`vif`] gives it a tap and event channels, [`worker`] is the thread that serves it.
 //! - [`config`]: what toolstack and frontend say about a vif in XenStore.
 //! - [`nics`], [`service`]: the VM.
 //!
@@ -15,8 +15,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bell;
 pub mod config;
-mod delivery;
 pub mod filter;
 pub mod gather;
 pub mod headers;
@@ -33,6 +33,7 @@ pub mod tap;
 pub mod tx;
 pub mod vif;
 pub mod vlan;
+pub mod worker;
 
 /// A few, without a call for memory: most rounds have one packet.
 pub(crate) type Few<T> = smallvec::SmallVec<[T; 4]>;

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use ennead_backend::testing::{TestGuest, TestPages};
 use ennead_xen::{PAGE_SIZE, SharedPage as _};
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::netif::{
     Extra, Gso, RSP_NULL, RX_EXTRA_INFO, RX_MORE_DATA, RX_SLOT, RxRequest, RxResponse, TX_EXTRA_INFO,
@@ -20,12 +22,27 @@ const SLOTS: u32 = 256;
 type Packets = Arc<Mutex<VecDeque<(VnetHeader, Vec<u8>)>>>;
 
 /// A port of a bridge, shared by its clones.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct TestTap {
+    /// Readable when the bridge has sent something, as often as it has.
+    told: Arc<OwnedFd>,
     /// What the bridge sends.
     pub(crate) to_guest: Packets,
     /// What came from the guest.
     pub(crate) from_guest: Packets,
+}
+
+impl Default for TestTap {
+    fn default() -> Self {
+        let told = eventfd(0, EventfdFlags::SEMAPHORE | EventfdFlags::NONBLOCK).unwrap();
+        Self { told: Arc::new(told), to_guest: Packets::default(), from_guest: Packets::default() }
+    }
+}
+
+impl AsFd for TestTap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.told.as_fd()
+    }
 }
 
 impl TestTap {
@@ -35,12 +52,14 @@ impl TestTap {
 
     pub(crate) fn give(&self, header: VnetHeader, packet: &[u8]) {
         self.to_guest.lock().unwrap().push_back((header, packet.to_vec()));
+        rustix::io::write(&self.told, &1_u64.to_ne_bytes()).unwrap();
     }
 }
 
 impl Tap for TestTap {
     fn receive(&mut self, header: &mut VnetHeader, packet: &mut [u8]) -> io::Result<Option<usize>> {
         let Some((head, bytes)) = self.to_guest.lock().unwrap().pop_front() else { return Ok(None) };
+        rustix::io::read(&self.told, &mut [0; 8]).unwrap();
         *header = head;
         let length = bytes.len().min(packet.len());
         packet[..length].copy_from_slice(&bytes[..length]);

@@ -8,7 +8,6 @@ use ennead_backend::ring::Ring;
 use ennead_os::Offload;
 use ennead_xen::SharedPage;
 
-use crate::delivery::Delivery;
 use crate::filter::{Filter, Forbidden};
 use crate::gather::Broken;
 use crate::inbox::Inbox;
@@ -40,35 +39,9 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Queue<P, M, T> {
     tx: Transmit<P>,
+    rx: Receive<P>,
     memory: M,
     tap: T,
-    inbox: Arc<Inbox>,
-    delivery: Arc<Delivery<P, M>>,
-}
-
-/// What is to be done after a pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pass {
-    /// From the guest.
-    pub tx: Round,
-    /// To the guest.
-    pub rx: Round,
-    /// A packet could be given to the guest.
-    pub wants_packets: bool,
-}
-
-impl Pass {
-    /// Something was done.
-    #[must_use]
-    pub const fn busy(&self) -> bool {
-        self.tx.busy || self.rx.busy
-    }
-
-    /// There is more to do at once.
-    #[must_use]
-    pub const fn more(&self) -> bool {
-        self.tx.more || self.rx.more
-    }
 }
 
 impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
@@ -79,7 +52,7 @@ impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
     /// A ring is broken; there is no memory.
     pub fn attach(
         (tx, rx): (P, P),
-        (memory, memory_rx): (M, M),
+        memory: M,
         tap: T,
         inbox: Arc<Inbox>,
         rules: Rules,
@@ -88,35 +61,51 @@ impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
         let (tx, committed) = Ring::attach(tx).map_err(Broken::from)?;
         let tx = Transmit::new(tx, committed, filter, vlan, rate, way).map_err(Error::Memory)?;
         let (rx, committed) = Ring::attach(rx).map_err(Broken::from)?;
-        let rx = Receive::new(rx, committed, Arc::clone(&inbox), vlan, offloads, chains);
-        let delivery = Arc::new(Delivery::new(rx.map_err(Error::Memory)?, memory_rx));
-        Ok(Self { tx, memory, tap, inbox, delivery })
+        let rx = Receive::new(rx, committed, inbox, vlan, offloads, chains).map_err(Error::Memory)?;
+        Ok(Self { tx, rx, memory, tap })
     }
 
-    /// A bounded round in each direction. It asks for the time only if there is a rate: that mostly is a system call.
+    /// A bounded round from the guest. It asks for the time only if there is a rate: that mostly is a system call.
+    ///
+    /// # Errors
+    /// How the frontend broke the protocol.
+    pub fn take(&mut self, now: impl Fn() -> Instant) -> Result<Round, Error> {
+        Ok(self.tx.round(&mut self.memory, &mut self.tap, now)?)
+    }
+
+    /// A bounded round to the guest.
     ///
     /// # Errors
     /// How the frontend broke the protocol, or the tap.
-    pub fn pass(&mut self, now: impl Fn() -> Instant) -> Result<Pass, Error> {
-        let tx = self.tx.round(&mut self.memory, &mut self.tap, now)?;
-        let (rx, wants_packets) = self.delivery.round(&mut self.tap)?;
-        Ok(Pass { tx, rx, wants_packets })
+    pub fn give(&mut self) -> Result<Round, Error> {
+        self.rx.round(&mut self.memory, &mut self.tap)
     }
 
-    /// The bridge has no packet for the guest: the next pass does not ask for one.
-    pub fn no_packets_yet(&self) {
-        self.delivery.no_packets_yet();
-    }
-
-    /// Where neighbours leave packets for the guest.
-    pub fn inbox(&self) -> &Inbox {
-        &self.inbox
-    }
-
-    /// The way to the guest.
+    /// Whether there is something to [take](Self::take) now: a look at memory, no more.
     #[must_use]
-    pub const fn delivery(&self) -> &Arc<Delivery<P, M>> {
-        &self.delivery
+    pub fn has_to_take(&self) -> bool {
+        // A round says what is broken.
+        self.tx.is_asked().unwrap_or(true)
+    }
+
+    /// Whether there is something to [give](Self::give) now, or to give it in.
+    #[must_use]
+    pub fn has_to_give(&self) -> bool {
+        self.rx.is_asked().unwrap_or(true)
+    }
+
+    /// Asks the guest for an event with whatever makes a round necessary; whether something has done so already.
+    ///
+    /// # Errors
+    /// How the frontend broke the protocol.
+    pub fn rest(&mut self) -> Result<bool, Error> {
+        let (tx, rx) = (self.tx.rest()?, self.rx.rest()?);
+        Ok(tx || rx)
+    }
+
+    /// The bridge has a packet for the guest.
+    pub const fn tap_is_ready(&mut self) {
+        self.rx.tap_is_ready();
     }
 
     /// The port of the bridge.
@@ -132,8 +121,8 @@ impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
 
     /// What has become of packets: the guest's, and those to it.
     #[must_use]
-    pub fn counts(&self) -> (Counts, Counts) {
-        (self.tx.counts(), self.delivery.counts())
+    pub const fn counts(&self) -> (Counts, Counts) {
+        (self.tx.counts(), self.rx.counts())
     }
 }
 
@@ -142,4 +131,4 @@ mod direct;
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -85,8 +85,8 @@ pub struct Receive<P> {
     buffer: Buffer,
     /// Read, but the guest has not enough buffers for it; its bytes are where a round's first are.
     held: Option<Packet>,
-    /// The tap has no packet: it is not asked this time.
-    no_packets: bool,
+    /// The tap may have a packet.
+    tap_is_ready: bool,
     inbox: Arc<Inbox>,
     /// Packets from neighbours.
     taken: Batch,
@@ -127,7 +127,7 @@ impl<P: SharedPage> Receive<P> {
             posted: VecDeque::new(),
             buffer,
             held: None,
-            no_packets: false,
+            tap_is_ready: false,
             inbox,
             taken,
             first: Source::Bridge,
@@ -141,9 +141,9 @@ impl<P: SharedPage> Receive<P> {
         self.counts
     }
 
-    /// The tap has no packet: the next round does not ask for one.
-    pub const fn no_packets_yet(&mut self) {
-        self.no_packets = true;
+    /// The tap has a packet: it is asked until it has none. To ask is a system call.
+    pub const fn tap_is_ready(&mut self) {
+        self.tap_is_ready = true;
     }
 
     /// Whether a packet waits for buffers.
@@ -172,12 +172,28 @@ impl<P: SharedPage> Receive<P> {
             round.notify = self.ring.needs_notify();
             self.keep_held();
         }
-        round.more = if self.wants_packets() {
-            self.taken.first().is_some()
-        } else {
-            self.ring.final_check_for_requests().map_err(Broken::from)?
-        };
+        round.more = self.is_asked()?;
         Ok(round)
+    }
+
+    /// Whether a round has something to do now.
+    ///
+    /// # Errors
+    /// How the frontend broke the protocol.
+    pub fn is_asked(&self) -> Result<bool, Broken> {
+        if self.wants_packets() {
+            Ok(self.tap_is_ready || self.taken.first().is_some() || !self.inbox.is_empty())
+        } else {
+            Ok(self.ring.waiting()? > 0)
+        }
+    }
+
+    /// Asks for an event with the guest's next buffers, if it has too few; whether there is something to do already.
+    ///
+    /// # Errors
+    /// How the frontend broke the protocol.
+    pub fn rest(&mut self) -> Result<bool, Broken> {
+        if self.wants_packets() { self.is_asked() } else { Ok(self.ring.final_check_for_requests()?) }
     }
 
     /// Bytes before each packet, for a tag that is taken out.
@@ -235,18 +251,21 @@ impl<P: SharedPage> Receive<P> {
 
     /// Packets from the tap; one more may be held. Whether all found buffers that were looked at.
     fn read(&mut self, tap: &mut impl Tap, to: &mut Gathered) -> io::Result<bool> {
-        let (no_packets, mut used) = (std::mem::take(&mut self.no_packets), self.begin());
+        let mut used = self.begin();
         for _ in 0..ROUND_PACKETS {
             if to.is_full() || used + PACKET_PAGES * PAGE_SIZE > self.buffer.len() {
                 break;
             }
             let packet = match self.held.take() {
                 Some(held) => held,
-                None if no_packets => break,
+                None if !self.tap_is_ready => break,
                 None => match self.read_one(tap, used)? {
                     Next::Packet(packet) => packet,
                     Next::Dropped => continue,
-                    Next::None => break,
+                    Next::None => {
+                        self.tap_is_ready = false;
+                        break;
+                    }
                 },
             };
             if !to.add(Source::Bridge, packet) {

@@ -42,6 +42,7 @@ pub fn run(runtime: Runtime) -> anyhow::Result<Infallible> {
         .context("Cannot drop privileges")?;
     nics::watch(Interfaces::open().context("Cannot open a socket")?)?;
     let vifs = Vifs::new(Interfaces::open().context("Cannot open a socket")?, budget);
+    let vifs = vifs.context("Cannot start threads")?;
     let driver = Driver::start(store, vifs).context("Cannot find the guests' NICs")?;
     runtime.health.report()?;
     info!(queues, "ready");

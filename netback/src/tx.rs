@@ -177,8 +177,24 @@ impl<P: SharedPage> Transmit<P> {
             self.send(tap, &placed, &copied);
             round.notify = self.ring.needs_notify();
         }
-        round.more = until.is_none() && self.ring.final_check_for_requests()?;
+        round.more = self.is_asked()?;
         Ok(round)
+    }
+
+    /// Whether a round has something to do now. It has not as long as the guest has no credit.
+    ///
+    /// # Errors
+    /// How the frontend broke the protocol.
+    pub fn is_asked(&self) -> Result<bool, Broken> {
+        Ok(self.held.is_none() && self.ring.waiting()? > 0)
+    }
+
+    /// Asks for an event with the guest's next packet; whether one is here already.
+    ///
+    /// # Errors
+    /// How the frontend broke the protocol.
+    pub fn rest(&mut self) -> Result<bool, Broken> {
+        Ok(self.held.is_none() && self.ring.final_check_for_requests()?)
     }
 
     /// The next packets, as many as are there, fit, and are within the guest's rate.

@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use ennead_backend::testing::{TestGuest, TestPages};
 use proptest::prelude::*;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::tests::{ALL, attach_to, packet, vif};
+use super::tests::{ALL, Pass, attach_to, inbox, packet, pass_once, vif};
 use super::*;
 use crate::config::{Frontend, Vif};
 use crate::filter::Mac;
-use crate::inbox::{Batch, Deputy};
 use crate::model::{Front, Layout, Received, TestTap};
 use crate::neighbours::{Member, Neighbours};
 use crate::netif::{Gso, MAX_PACKET, TX_CHECKSUM_BLANK, Tcp};
@@ -25,11 +23,12 @@ struct Guest {
     front: Front,
     tap: TestTap,
     queue: Queue<TestPages, TestGuest, TestTap>,
+    inbox: Arc<Inbox>,
 }
 
 impl Guest {
     fn pass(&mut self) -> Pass {
-        let pass = self.queue.pass(Instant::now).unwrap();
+        let pass = pass_once(&mut self.queue, Instant::now).unwrap();
         self.front.collect();
         pass
     }
@@ -76,15 +75,15 @@ fn guests(
     (offloads, posted): (Offload, usize),
 ) -> (Vec<Guest>, Member) {
     let vif = Vif { mac: mac(n), filter: Filter::new(Mac(crate::samples::MAC), Vec::new()), ..vif.clone() };
-    let inboxes: Vec<_> = (0..queues).map(|_| Arc::new(Inbox::new().unwrap())).collect();
+    let inboxes: Vec<_> = (0..queues).map(|_| inbox()).collect();
     let member = all.join(&vif, &frontend(offloads), &inboxes);
     let queue = |(queue, inbox)| {
         let (mut front, tap) = (Front::new(), TestTap::default());
         front.post(posted);
         let (filter, way) = (vif.filter.clone(), all.way(&vif, queue));
         let rules = Rules { filter, vlan: vif.vlan, rate: None, chains: true, offloads, way };
-        let queue = attach_to(inbox, &front.tx, &front.rx, &front, tap.clone(), rules);
-        Guest { front, tap, queue }
+        let queue = attach_to(Arc::clone(&inbox), &front.tx, &front.rx, &front, tap.clone(), rules);
+        Guest { front, tap, queue, inbox }
     };
     (inboxes.into_iter().enumerate().map(queue).collect(), member)
 }
@@ -111,11 +110,11 @@ fn a_neighbour_gets_what_was_left_undone() {
             let (flags, gso) = to_guest(&header).unwrap();
             expected.push(Received { bytes, flags, gso });
         }
-        assert!(two.queue.inbox().may_sleep());
+        assert!(two.inbox.is_empty());
         one.pass();
-        assert!(!two.queue.inbox().may_sleep() && one.tap.sent().is_empty());
+        assert!(!two.inbox.is_empty() && one.tap.sent().is_empty());
         let pass = two.pass();
-        assert!(pass.rx.notify && pass.wants_packets && !pass.more());
+        assert!(pass.rx.notify && two.queue.rx.wants_packets() && !pass.more());
         assert_eq!(two.front.receive(), expected);
         let counts = (one.queue.counts().0, two.queue.counts().1);
         assert_eq!((counts.0.packets, counts.1.packets, counts.0.full), (4, 4, 0));
@@ -245,13 +244,13 @@ fn a_rate_and_the_filter_come_first() {
         offloads: ALL,
         way: all.way(&Vif { mac: mac(1), ..vif }, 0),
     };
-    let inbox = Arc::new(Inbox::new().unwrap());
+    let inbox = inbox();
     one.queue = attach_to(inbox, &one.front.tx, &one.front.rx, &one.front, one.tap.clone(), rules);
     // Its address is made of the neighbour's number.
     one.send(2, MAX_PACKET, &LARGE);
     one.send(2, 100, &PLAIN);
     one.send(2, 99, &PLAIN);
-    let pass = one.queue.pass(|| now).unwrap();
+    let pass = pass_once(&mut one.queue, || now).unwrap();
     assert_eq!(pass.tx.until, Some(now + Duration::from_secs(1)));
     assert_eq!(two.lengths(), [MAX_PACKET, 100]);
     let mut foreign = to_mac(2, packet(100, 3));
@@ -260,7 +259,7 @@ fn a_rate_and_the_filter_come_first() {
     foreign[6] ^= 2;
     one.front.send(&foreign, &PLAIN);
     for seconds in 1..9 {
-        one.queue.pass(|| now + Duration::from_secs(seconds)).unwrap();
+        pass_once(&mut one.queue, || now + Duration::from_secs(seconds)).unwrap();
     }
     assert_eq!(one.queue.counts().0.forbidden, 2);
     assert_eq!((two.lengths(), one.tap.sent().len()), (vec![99], 0));
@@ -327,77 +326,6 @@ proptest! {
         prop_assert!(direct == sent && bridged == given);
         prop_assert!(one.tap.sent().is_empty());
         prop_assert_eq!((one.queue.counts().0.full, two.queue.counts().1.errors), (0, 0));
-        prop_assert!(two.queue.inbox().may_sleep());
+        prop_assert!(two.inbox.is_empty());
     }
-}
-
-/// Delivers as a vif's deputy does.
-#[derive(Debug)]
-struct ForThread(Arc<Delivery<TestPages, TestGuest>>, Arc<Inbox>);
-
-impl Deputy for ForThread {
-    fn deliver(&self) -> bool {
-        self.0.round_for().is_some_and(|(_, rests)| rests) && self.1.may_sleep()
-    }
-}
-
-/// A guest whose queue has a deputy.
-fn with_deputy(all: &Neighbours, posted: usize) -> (Guest, Arc<ForThread>, Member) {
-    let (guest, member) = guest_with(all, 2, &vif("a", None), posted);
-    let deputy = Arc::new(ForThread(Arc::clone(guest.queue.delivery()), Arc::clone(&guest.queue.inbox)));
-    let known: Arc<dyn Deputy> = Arc::<ForThread>::clone(&deputy);
-    guest.queue.inbox().appoint(Arc::downgrade(&known));
-    (guest, deputy, member)
-}
-
-fn is_woken(guest: &Guest) -> bool {
-    let woken = poll(&mut [PollFd::new(guest.queue.inbox(), PollFlags::IN)], Some(&Timespec::default()));
-    guest.queue.inbox().hush();
-    woken.unwrap() > 0
-}
-
-#[test]
-fn a_thread_that_sleeps_is_not_woken_for_what_its_deputy_delivers() {
-    let all = Neighbours::default();
-    let ((mut one, _one), (mut two, _deputy, _two)) = (guest(&all, 1, &vif("a", None)), with_deputy(&all, 3));
-    let send = |one: &mut Guest, length| {
-        one.send(2, length, &PLAIN);
-        one.pass();
-    };
-    let received = |two: &mut Guest| two.front.receive().iter().map(|p| p.bytes.len()).collect::<Vec<_>>();
-    // It is at work, and will look itself.
-    send(&mut one, 60);
-    assert_eq!((is_woken(&two), received(&mut two)), (false, vec![]));
-    assert!(two.pass().wants_packets && two.queue.inbox().may_sleep());
-    assert_eq!(received(&mut two), [60]);
-    send(&mut one, 61);
-    assert_eq!((is_woken(&two), received(&mut two)), (false, vec![61]));
-    // The last of the guest's buffers: its thread is to wait for others.
-    send(&mut one, 62);
-    assert_eq!((is_woken(&two), received(&mut two)), (true, vec![62]));
-    send(&mut one, 63);
-    assert!(!two.pass().wants_packets);
-    two.front.post(3);
-    assert!(two.pass().wants_packets && two.queue.inbox().may_sleep());
-    assert_eq!(received(&mut two), [63]);
-    assert_eq!((one.queue.counts().0.packets, two.queue.counts().1.packets), (4, 4));
-}
-
-#[test]
-fn a_ring_that_is_broken_or_closed_is_left_to_its_thread() {
-    let all = Neighbours::default();
-    let ((mut one, _one), (mut two, deputy, _two)) = (guest(&all, 1, &vif("a", None)), with_deputy(&all, 9));
-    for n in 0..2 {
-        assert!(two.queue.inbox().may_sleep());
-        match n {
-            0 => two.front.rx.store(0, 1 << 31),
-            _ => deputy.0.close(),
-        }
-        one.send(2, 60, &PLAIN);
-        one.pass();
-        assert!(is_woken(&two));
-        assert_eq!(two.queue.pass(Instant::now).is_err(), n == 0);
-        two.queue.inbox().take(&mut Batch::new().unwrap());
-    }
-    assert!(two.front.receive().is_empty());
 }

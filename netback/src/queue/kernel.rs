@@ -6,7 +6,7 @@ use ennead_backend::testing::{TestGuest, TestPages};
 use ennead_os::{Interfaces, TapDevice};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::tests::{ALL, attach, packet, rules, vif};
+use super::tests::{ALL, attach, packet, pass_once, rules, vif};
 use super::*;
 use crate::config::Vif;
 use crate::headers::{Headers, TCP};
@@ -44,7 +44,7 @@ impl Guest {
 
     fn send(&mut self, packet: &[u8], flags: u16, gso: Option<Gso>) {
         self.front.send(packet, &Layout { cuts: vec![66], offset: 100, flags, gso });
-        while self.queue.pass(Instant::now).unwrap().busy() {}
+        while pass_once(&mut self.queue, Instant::now).unwrap().busy() {}
         self.front.collect();
         assert_eq!((self.front.under_way(), self.front.errors.0), (0, 0));
     }
@@ -54,7 +54,7 @@ impl Guest {
         let mut received = Vec::new();
         let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
         while poll(&mut [PollFd::new(self.queue.tap(), PollFlags::IN)], Some(&patience)).unwrap() > 0 {
-            self.queue.pass(Instant::now).unwrap();
+            pass_once(&mut self.queue, Instant::now).unwrap();
             received.extend(self.front.receive());
             self.front.post(200);
         }
@@ -130,7 +130,7 @@ fn packets_go_through_this_kernel() {
         let layout = Layout { cuts: vec![66], offset: 100, flags: 0, gso: None };
         sender.front.send(packet, &layout);
     }
-    while sender.queue.pass(Instant::now).unwrap().busy() {}
+    while pass_once(&mut sender.queue, Instant::now).unwrap().busy() {}
     sender.front.collect();
     let received: Vec<Vec<u8>> = taker.receive().into_iter().map(|p| p.bytes).collect();
     assert_eq!(received, burst);

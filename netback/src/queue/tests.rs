@@ -5,6 +5,7 @@ use ennead_xen::PAGE_SIZE;
 use proptest::prelude::*;
 
 use super::*;
+use crate::bell::Bell;
 use crate::config::Vif;
 use crate::filter::Mac;
 use crate::headers::TCP;
@@ -15,7 +16,7 @@ use crate::offload::{VnetHeader, to_guest, to_tap};
 use crate::samples::{MAC, ipv4, tcp_header};
 use crate::vlan::TAG;
 
-pub(super) const ALL: Offload = Offload { checksum: true, tcp4: true, tcp6: true };
+pub(crate) const ALL: Offload = Offload { checksum: true, tcp4: true, tcp6: true };
 const GSO: Gso = Gso { tcp: Tcp::V4, size: 1448 };
 /// A tap's header of a large packet.
 const LARGE: VnetHeader = [1, 1, 54, 0, 168, 5, 34, 0, 16, 0];
@@ -23,7 +24,7 @@ const PLAIN: Layout = Layout { cuts: Vec::new(), offset: 0, flags: 0, gso: None 
 
 type TestQueue = Queue<TestPages, TestGuest, TestTap>;
 
-pub(super) fn vif(bridge: &str, vlan: Option<u16>) -> Vif {
+pub(crate) fn vif(bridge: &str, vlan: Option<u16>) -> Vif {
     let (mac, vlan) = (Mac(MAC), vlan.and_then(Vlan::new));
     let filter = Filter::new(mac, Vec::new());
     Vif { mac, filter, vlan, rate: None, bridge: bridge.to_owned(), isolated: false }
@@ -36,7 +37,12 @@ pub(super) fn rules() -> Rules {
     Rules { filter: vif.filter, vlan: None, rate: None, chains: true, offloads: ALL, way }
 }
 
-pub(super) fn attach_to<T: Tap>(
+/// Of a thread that nobody has to wake.
+pub(super) fn inbox() -> Arc<Inbox> {
+    Arc::new(Inbox::new(Arc::new(Bell::new().unwrap())).unwrap())
+}
+
+pub(crate) fn attach_to<T: Tap>(
     inbox: Arc<Inbox>,
     tx: &TestPages,
     rx: &TestPages,
@@ -44,8 +50,7 @@ pub(super) fn attach_to<T: Tap>(
     tap: T,
     rules: Rules,
 ) -> Queue<TestPages, TestGuest, T> {
-    Queue::attach((tx.clone(), rx.clone()), (front.guest.clone(), front.guest.clone()), tap, inbox, rules)
-        .unwrap()
+    Queue::attach((tx.clone(), rx.clone()), front.guest.clone(), tap, inbox, rules).unwrap()
 }
 
 pub(super) fn attach<T: Tap>(
@@ -55,7 +60,7 @@ pub(super) fn attach<T: Tap>(
     tap: T,
     rules: Rules,
 ) -> Queue<TestPages, TestGuest, T> {
-    attach_to(Arc::new(Inbox::new().unwrap()), tx, rx, front, tap, rules)
+    attach_to(inbox(), tx, rx, front, tap, rules)
 }
 
 fn with(front: &Front, tap: &TestTap, rules: Rules) -> TestQueue {
@@ -69,7 +74,7 @@ fn start() -> (Front, TestTap, TestQueue) {
 }
 
 /// A TCP packet of so many bytes, no two alike.
-pub(super) fn packet(length: usize, seed: u8) -> Vec<u8> {
+pub(crate) fn packet(length: usize, seed: u8) -> Vec<u8> {
     let mut tcp = tcp_header().to_vec();
     tcp.resize(length.max(54) - 34, 0);
     for (n, byte) in tcp.iter_mut().enumerate().skip(20) {
@@ -86,9 +91,42 @@ fn in_vlan(vlan: Option<Vlan>, packet: &[u8], header: &mut VnetHeader) -> Vec<u8
     tagged
 }
 
+/// A round in each direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pass {
+    pub(super) tx: Round,
+    pub(super) rx: Round,
+}
+
+impl Pass {
+    pub(super) const fn busy(&self) -> bool {
+        self.tx.busy || self.rx.busy
+    }
+
+    pub(super) const fn more(&self) -> bool {
+        self.tx.more || self.rx.more
+    }
+}
+
+fn rounds<T: Tap>(
+    queue: &mut Queue<TestPages, TestGuest, T>,
+    now: impl Fn() -> Instant,
+) -> Result<Pass, Error> {
+    Ok(Pass { tx: queue.take(now)?, rx: queue.give()? })
+}
+
+/// With a question to the bridge in any case.
+pub(super) fn pass_once<T: Tap>(
+    queue: &mut Queue<TestPages, TestGuest, T>,
+    now: impl Fn() -> Instant,
+) -> Result<Pass, Error> {
+    queue.tap_is_ready();
+    rounds(queue, now)
+}
+
 fn passes(queue: &mut TestQueue) {
     while {
-        let pass = queue.pass(Instant::now).unwrap();
+        let pass = pass_once(queue, Instant::now).unwrap();
         pass.busy() || pass.more()
     } {}
 }
@@ -166,10 +204,10 @@ proptest! {
                     tap.give([0; 10], &in_vlan(foreign, &packet(length, seed), &mut [0; 10]));
                 }
                 Action::Post(count) => front.post(count),
-                Action::Pass => { queue.pass(Instant::now).unwrap(); }
+                Action::Pass => { pass_once(&mut queue, Instant::now).unwrap(); }
                 Action::Take => { front.collect(); received.extend(front.receive()); }
                 // Politely: between two passes. A packet that waits for buffers would be lost.
-                Action::Restart => if !queue.delivery.is_holding() { queue = with(&front, &tap, rules()); }
+                Action::Restart => if !queue.rx.is_holding() { queue = with(&front, &tap, rules()); }
             }
         }
         for _ in 0..given.len() + 2 {
@@ -209,7 +247,7 @@ proptest! {
         front.rx.store(0, ahead);
         tap.give([0; 10], &packet(9000, 1));
         for _ in 0..4 {
-            if queue.pass(Instant::now).is_err() {
+            if pass_once(&mut queue, Instant::now).is_err() {
                 break;
             }
         }
@@ -299,7 +337,7 @@ fn a_backend_killed_anywhere_while_it_receives_loses_packets_only() {
 fn passes_at_most(queue: &mut TestQueue, count: usize) {
     for _ in 0..count {
         // A backend that is dead does not see what it has not written.
-        let _ = queue.pass(Instant::now);
+        let _ = pass_once(queue, Instant::now);
     }
 }
 
@@ -343,7 +381,7 @@ fn a_frontend_that_breaks_the_protocol_is_found_out() {
         front.grant(&packet(100, 1), false);
         slots.iter().for_each(|slot| front.put(slot, None));
         front.push();
-        match queue.pass(Instant::now) {
+        match pass_once(&mut queue, Instant::now) {
             Err(Error::Broken(broken)) => assert_eq!(broken, expected, "{name}"),
             other => panic!("{name}: {other:?}"),
         }
@@ -352,12 +390,12 @@ fn a_frontend_that_breaks_the_protocol_is_found_out() {
     let (mut front, _tap, mut queue) = start();
     chain(16).iter().for_each(|slot| front.put(slot, Some(1)));
     front.push();
-    assert!(queue.pass(Instant::now).is_ok(), "18 slots are allowed");
+    assert!(pass_once(&mut queue, Instant::now).is_ok(), "18 slots are allowed");
     front.tx.store(0, 257 + 18);
-    assert!(matches!(queue.pass(Instant::now), Err(Error::Broken(Broken::Ring(_)))));
+    assert!(matches!(pass_once(&mut queue, Instant::now), Err(Error::Broken(Broken::Ring(_)))));
     let (front, _tap, mut queue) = start();
     front.rx.store(0, 257);
-    assert!(matches!(queue.pass(Instant::now), Err(Error::Broken(Broken::Ring(_)))));
+    assert!(matches!(pass_once(&mut queue, Instant::now), Err(Error::Broken(Broken::Ring(_)))));
 }
 
 #[test]
@@ -412,12 +450,12 @@ fn packets_wait_for_credit_and_for_buffers() {
     front.send(&packet(MAX_PACKET, 1), &large);
     front.send(&packet(1000, 2), &PLAIN);
     front.send(&packet(1000, 3), &PLAIN);
-    let pass = queue.pass(|| start).unwrap();
+    let pass = pass_once(&mut queue, || start).unwrap();
     assert_eq!(tap.sent().len(), 2);
     let until = pass.tx.until.unwrap();
     assert_eq!(until, start + Duration::from_secs(1));
     assert!(!pass.tx.more);
-    assert!(!queue.pass(|| start).unwrap().tx.busy);
+    assert!(!pass_once(&mut queue, || start).unwrap().tx.busy);
     // A killed backend forgets that it held a packet, and takes it again.
     let mut queue = with(&front, &tap, rules());
     passes(&mut queue);
@@ -427,8 +465,8 @@ fn packets_wait_for_credit_and_for_buffers() {
 
     tap.give(LARGE, &packet(9000, 1));
     tap.give([0; 10], &packet(60, 2));
-    let pass = queue.pass(|| start).unwrap();
-    assert!(!pass.wants_packets, "no buffer: the tap is left alone");
+    let pass = pass_once(&mut queue, || start).unwrap();
+    assert!(!queue.rx.wants_packets() && !pass.more(), "no buffer: the tap is left alone");
     assert_eq!(tap.to_guest.lock().unwrap().len(), 2);
     for posted in [1, 1, 1] {
         front.post(posted);
@@ -461,31 +499,60 @@ fn a_frontend_without_features_gets_plain_packets_only() {
 #[test]
 fn an_event_is_asked_for_and_sent_when_it_is_needed() {
     let (mut front, tap, mut queue) = start();
-    assert!(!queue.pass(Instant::now).unwrap().busy());
+    front.post(1);
+    tap.give([0; 10], &packet(60, 1));
+    front.send(&packet(60, 1), &PLAIN);
+    let pass = pass_once(&mut queue, Instant::now).unwrap();
+    assert!(pass.tx.notify && pass.rx.notify);
+    assert_eq!((front.tx.load(4), front.rx.load(4)), (1, 1), "as in the beginning: it looks itself");
+    assert!(!queue.rest().unwrap());
     assert_eq!(
         (front.tx.load(4), front.rx.load(4)),
-        (1, 1),
+        (2, 2),
         "the next request of either ring brings an event"
     );
-    front.send(&packet(60, 1), &PLAIN);
-    let pass = queue.pass(Instant::now).unwrap();
-    assert!(pass.tx.notify && !pass.rx.notify);
     front.send(&packet(60, 2), &PLAIN);
-    assert!(!queue.pass(Instant::now).unwrap().tx.notify, "the guest has not looked since");
+    assert!(!pass_once(&mut queue, Instant::now).unwrap().tx.notify, "the guest has not looked since");
     front.collect();
+    front.receive();
     front.post(4);
     tap.give([0; 10], &packet(60, 3));
-    assert!(queue.pass(Instant::now).unwrap().rx.notify);
+    assert!(pass_once(&mut queue, Instant::now).unwrap().rx.notify);
 }
 
 #[test]
-fn a_tap_that_is_known_to_have_nothing_is_not_asked_once() {
+fn a_tap_is_asked_until_it_has_nothing() {
     let (mut front, tap, mut queue) = start();
     front.post(4);
     tap.give([0; 10], &packet(60, 1));
-    queue.no_packets_yet();
-    queue.pass(Instant::now).unwrap();
-    assert!(front.receive().is_empty());
-    queue.pass(Instant::now).unwrap();
+    assert!(!rounds(&mut queue, Instant::now).unwrap().more(), "nobody says that it has something");
+    queue.tap_is_ready();
+    assert!((queue.has_to_take() || queue.has_to_give()));
+    rounds(&mut queue, Instant::now).unwrap();
     assert_eq!(front.receive().len(), 1);
+    tap.give([0; 10], &packet(60, 1));
+    assert!(!(queue.has_to_take() || queue.has_to_give()));
+    rounds(&mut queue, Instant::now).unwrap();
+    assert!(front.receive().is_empty());
+}
+
+#[test]
+fn what_a_queue_that_rests_is_asked_for_is_seen() {
+    let (mut front, _, mut queue) = start();
+    front.send(&packet(60, 1), &PLAIN);
+    assert!((queue.has_to_take() || queue.has_to_give()) && queue.rest().unwrap(), "a packet");
+    passes(&mut queue);
+    assert!(!queue.rest().unwrap() && !queue.rx.wants_packets());
+    front.post(1);
+    assert!(
+        (queue.has_to_take() || queue.has_to_give()) && queue.rest().unwrap(),
+        "a buffer, which it has none of"
+    );
+    passes(&mut queue);
+    let asks = front.rx.load(4);
+    front.post(1);
+    assert!(!(queue.has_to_take() || queue.has_to_give() || queue.rest().unwrap()), "one more");
+    assert_eq!(front.rx.load(4), asks, "and no event is asked for");
+    front.tx.store(0, 1 << 31);
+    assert!((queue.has_to_take() || queue.has_to_give()) && queue.rest().is_err());
 }

@@ -14,5 +14,7 @@ mod step;
 
 pub use driver::{Backend, Device, Driver, NewNodes};
 pub use nodes::{Failure, Nodes, number, text};
+#[cfg(feature = "testing")]
+pub use report::TestReports;
 pub use report::{Changes, Reporter};
 pub use step::{Step, XenbusState, step};

@@ -5,6 +5,7 @@
 //! - [`device`]: the handshake with the frontends over XenStore.
 //! - [`budget`]: how many rings there is memory for.
 //! - [`memory`]: bytes in and out of a guest's pages, without mapping them.
+//! - [`worth`]: whether to look for what comes next, instead of sleeping until it comes.
 
 #![forbid(unsafe_code)]
 
@@ -14,3 +15,4 @@ pub mod memory;
 pub mod ring;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod worth;

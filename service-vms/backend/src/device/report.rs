@@ -120,6 +120,34 @@ impl Reporter {
     }
 }
 
+/// Reports that nobody acts on.
+#[cfg(feature = "testing")]
+#[derive(Debug)]
+pub struct TestReports(Reports);
+
+#[cfg(feature = "testing")]
+impl TestReports {
+    /// None yet.
+    ///
+    /// # Errors
+    /// Linux's.
+    pub fn new() -> io::Result<Self> {
+        Reports::new().map(Self)
+    }
+
+    /// For the threads that serve a device.
+    #[must_use]
+    pub fn reporter(&self, device: Device) -> Reporter {
+        self.0.reporter(device, 0)
+    }
+
+    /// Which devices are not served any more, since this was last asked, and why.
+    #[must_use]
+    pub fn ends(&self) -> Vec<(Device, String)> {
+        self.0.take().into_iter().filter(|report| report.is_end).map(|r| (r.device, r.reason)).collect()
+    }
+}
+
 /// How often a device does something.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
