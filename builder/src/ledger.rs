@@ -99,7 +99,7 @@ impl Ledger {
     pub fn new(boot: &BootPlan) -> Self {
         let entry = |vm: &Vm| Entry {
             vm: vm.clone(),
-            image: boot.images.get(&vm.ramdisk_image()).map(|image| image.sha256.clone()).unwrap_or_default(),
+            image: ramdisk(vm, boot),
             phase: Phase::Absent,
             mappers: Vec::new(),
             since: None,
@@ -175,6 +175,13 @@ impl Ledger {
         Ok(entry.vm.clone())
     }
 
+    /// A VM has other images from now on.
+    pub fn replace(&mut self, vm: &Vm, boot: &BootPlan) {
+        if let Some(entry) = self.entries.get_mut(&DomId(vm.domid)) {
+            (entry.vm, entry.image) = (vm.clone(), ramdisk(vm, boot));
+        }
+    }
+
     /// A VM's successor runs in its place, under another domid.
     pub fn succeed(&mut self, old: DomId, new: Vm) {
         if let Some(mut entry) = self.entries.remove(&old) {
@@ -193,6 +200,11 @@ impl Ledger {
     }
 }
 
+/// The hash of a VM's ramdisk.
+fn ramdisk(vm: &Vm, boot: &BootPlan) -> String {
+    boot.images.get(&vm.ramdisk_image()).map(|image| image.sha256.clone()).unwrap_or_default()
+}
+
 /// Four VMs are beyond `build` and `destroy`.
 fn changeable(entry: &Entry) -> Result<(), Error> {
     use ennead_manifest::Kind;
@@ -208,6 +220,8 @@ fn changeable(entry: &Entry) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use ennead_manifest::Image;
+
     use super::*;
 
     const ME: DomId = DomId(1);
@@ -233,6 +247,21 @@ mod tests {
         ledger.end_build(DomId(19), true);
         assert_eq!(mappers(&ledger), Some(vec![]));
         assert_eq!(ledger.check_destroy("extra").map(|vm| vm.domid), Ok(19));
+    }
+
+    #[test]
+    fn a_vm_with_other_images_is_the_same_vm() {
+        let mut ledger = ledger();
+        let mut vm = ledger.begin_build("extra", ME).expect("absent");
+        ledger.end_build(DomId(19), true);
+        vm.program = "extra.previous".to_owned();
+        let image = Image { sha256: "abc".to_owned(), size: 1 };
+        let images = BTreeMap::from([(vm.ramdisk_image(), image)]);
+        let plan =
+            ennead_manifest::check("host.toml", include_str!("../../images/host.toml")).expect("valid");
+        ledger.replace(&vm, &BootPlan { manifest_sha256: String::new(), images, plan });
+        let entry = ledger.get(DomId(19)).expect("it is there");
+        assert_eq!((&entry.vm, &*entry.image, entry.phase), (&vm, "abc", Phase::Running));
     }
 
     #[test]

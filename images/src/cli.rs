@@ -146,6 +146,9 @@ struct Build {
     /// Key that signs the boot plan: PKCS#8 PEM (ed25519) or 64 hex digits [default: a development key, made on first use]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// An ISO of this host that is known to work: a VM that does not become healthy goes back to its images
+    #[arg(long, value_name = "FILE")]
+    previous: Option<PathBuf>,
 }
 
 impl Build {
@@ -156,6 +159,7 @@ impl Build {
             text: None,
             out: self.out.unwrap_or(standard.out),
             key: self.key,
+            previous: self.previous,
             ..standard
         }
     }

@@ -15,7 +15,7 @@ use crate::iso::{self, Contents};
 use crate::plan::{self, CommandLines};
 use crate::progress::Progress;
 use crate::ramdisk::{self, Extra};
-use crate::{certificate, kernel, loader, policy, program, sign, xen};
+use crate::{certificate, kernel, loader, policy, previous, program, sign, xen};
 
 /// Name of the public key in the ramdisks of those that verify the plan.
 const PUBLIC_KEY: &str = "plan.pub";
@@ -33,6 +33,8 @@ pub struct Options {
     pub out: PathBuf,
     /// The user's own key; else the development key.
     pub key: Option<PathBuf>,
+    /// An ISO that was there before, whose images VMs go back to.
+    pub previous: Option<PathBuf>,
     /// Further kernel options by VM, also those that no manifest may set: for tests.
     pub kernel_options: BTreeMap<String, String>,
     /// Further files (name, bytes) in the ramdisks of these programs: for tests.
@@ -58,6 +60,7 @@ impl Options {
             text: None,
             out: crate::source_root().join("out/ennead.iso"),
             key: None,
+            previous: None,
             kernel_options: BTreeMap::new(),
             files: BTreeMap::new(),
             rules: String::new(),
@@ -166,6 +169,9 @@ pub fn build_with(
         let bytes = replaced.get(&name).cloned().or(built);
         let bytes = bytes.with_context(|| format!("Image `{name}` was not built"))?;
         images.insert(name, bytes);
+    }
+    if let Some(iso) = &options.previous {
+        images.extend(previous::images(cache, iso, &public, plan, &images)?);
     }
     let boot_plan = plan::boot_plan(&manifest, &images)?;
     let plan_toml = boot_plan.to_toml().context("Cannot write the boot plan")?.into_bytes();

@@ -28,6 +28,7 @@ pub mod options;
 pub mod packages;
 pub mod plan;
 pub mod policy;
+pub mod previous;
 pub mod program;
 pub mod progress;
 pub mod qemu;

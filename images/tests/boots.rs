@@ -154,6 +154,11 @@ fn long_ten_boots_in_a_row_succeed() {
 }
 
 #[test]
+fn what_does_not_start_goes_back_to_previous_images() {
+    holds("previous");
+}
+
+#[test]
 fn long_fifty_boots_in_a_row_succeed() {
     holds("soak");
 }

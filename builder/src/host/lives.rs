@@ -111,7 +111,13 @@ impl Host {
 
     fn follow(&mut self, vm: &Vm, next: Next) {
         match next {
-            Next::After(pause) => warn!(vm = %vm.name, pause_ms = pause.as_millis(), "restarting"),
+            Next::After(pause) => {
+                // Without a pause it ran well until now.
+                if !pause.is_zero() {
+                    self.fall_back(&vm.name);
+                }
+                warn!(vm = %vm.name, pause_ms = pause.as_millis(), "restarting");
+            }
             Next::GaveUp => {
                 error!(vm = %vm.name, "gave-up");
                 // Announced as restarting, it would keep its nodes even when it is dead.
@@ -131,7 +137,7 @@ impl Host {
         for vm in vms.cloned().collect::<Vec<_>>() {
             let domid = DomId(vm.domid);
             self.await_gone(domid)?;
-            match self.try_build(&vm.name) {
+            match self.begin_build(&vm.name).and_then(|begun| self.end_build(&begun)) {
                 Ok((_, memory_kib)) => info!(vm = %vm.name, domid = domid.0, memory_kib, "healthy"),
                 Err(e) => {
                     error!(vm = %vm.name, cause = %format!("{e:#}"), "restart-failed");
@@ -177,13 +183,22 @@ impl Host {
     fn finish_build(&mut self, (name, begun): (String, anyhow::Result<Begun>)) {
         match begun.and_then(|begun| self.end_build(&begun)) {
             Ok((domid, memory_kib)) => info!(vm = %name, domid = domid.0, memory_kib, "healthy"),
+            Err(e) if self.fall_back(&name) => {
+                warn!(vm = %name, cause = %format!("{e:#}"), "start-failed");
+                self.build(&name);
+            }
             Err(e) => error!(vm = %name, cause = %format!("{e:#}"), "failed"),
         }
     }
 
-    fn try_build(&mut self, name: &str) -> anyhow::Result<(DomId, u64)> {
-        let begun = self.begin_build(name)?;
-        self.end_build(&begun)
+    /// What failed goes back to its previous images, once; whether it has any.
+    fn fall_back(&mut self, name: &str) -> bool {
+        let vm = self.store.fall_back(name);
+        if let Some(vm) = &vm {
+            warn!(vm = %name, kernel = %vm.kernel_image(), ramdisk = %vm.ramdisk_image(), "previous-images");
+            self.ledger.replace(vm, self.store.boot_plan());
+        }
+        vm.is_some()
     }
 
     fn begin_build(&mut self, name: &str) -> anyhow::Result<Begun> {

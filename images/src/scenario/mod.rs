@@ -14,6 +14,7 @@ pub mod handover;
 pub mod lending;
 pub mod network;
 pub mod power;
+mod previous;
 pub mod privileges;
 pub mod refuse;
 pub mod repeat;
@@ -191,7 +192,7 @@ impl std::fmt::Debug for Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 26] = [
+pub const ALL: [Scenario; 27] = [
     Scenario {
         name: "boot",
         about: "the host starts, has no Dom0, is sealed off, stays quiet, goes off",
@@ -267,6 +268,11 @@ pub const ALL: [Scenario; 26] = [
         name: "restart",
         about: "service VMs are restarted politely, and what that means is told before",
         run: restart::run,
+    },
+    Scenario {
+        name: "previous",
+        about: "VMs that are not healthy with new images go back to those of an older ISO",
+        run: previous::run,
     },
     Scenario { name: "cut", about: "what a guest has flushed outlives the machine's power", run: cut::run },
     Scenario {

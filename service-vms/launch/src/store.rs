@@ -68,6 +68,13 @@ impl Store {
         self.boot.plan.vms.iter_mut().filter(|old| old.name == vm.name).for_each(|old| old.clone_from(vm));
     }
 
+    /// The VM of this name has its previous images from now on, if there are any that it does not have already.
+    pub fn fall_back(&mut self, name: &str) -> Option<Vm> {
+        let vm = self.boot.plan.vm(name)?.previous(|image| self.boot.images.contains_key(image))?;
+        self.succeed(&vm);
+        Some(vm)
+    }
+
     /// Checks every image of the plan; gives their number.
     ///
     /// # Errors
@@ -159,18 +166,23 @@ mod tests {
 
     /// A signed store of the shipped manifest, whose images are a few bytes each.
     fn signed() -> tempfile::TempDir {
+        signed_with(&[])
+    }
+
+    /// The same with further images.
+    fn signed_with(more: &[&str]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().expect("temporary directory");
         let text = include_str!("../../../images/host.toml");
         let plan = ennead_manifest::check("host.toml", text).expect("the shipped manifest is valid");
         let mut images = BTreeMap::new();
         fs::create_dir(dir.path().join("images")).expect("directory");
-        for vm in plan.vms.iter().filter(|vm| vm.kind != Kind::Bootstrapper) {
-            for name in [vm.kernel_image(), vm.ramdisk_image()] {
-                let data = format!("the image {name}").into_bytes();
-                let sha256 = hex(&Sha256::digest(&data));
-                fs::write(dir.path().join("images").join(&name), &data).expect("file");
-                images.insert(name, Image { sha256, size: u64::try_from(data.len()).expect("small") });
-            }
+        let vms = plan.vms.iter().filter(|vm| vm.kind != Kind::Bootstrapper);
+        let names = vms.flat_map(|vm| [vm.kernel_image(), vm.ramdisk_image()]);
+        for name in names.chain(more.iter().map(|name| (*name).to_owned())) {
+            let data = format!("the image {name}").into_bytes();
+            let sha256 = hex(&Sha256::digest(&data));
+            fs::write(dir.path().join("images").join(&name), &data).expect("file");
+            images.insert(name, Image { sha256, size: u64::try_from(data.len()).expect("small") });
         }
         let manifest_sha256 = hex(&Sha256::digest(text));
         let boot = BootPlan { manifest_sha256, images, plan }.to_toml().expect("valid");
@@ -191,6 +203,26 @@ mod tests {
         let middle = data.len() / 2;
         data[middle] ^= 1;
         fs::write(path, data).expect("file");
+    }
+
+    #[test]
+    fn a_vm_goes_back_to_its_previous_images_once() {
+        let dir = signed_with(&["netback.previous.ramdisk"]);
+        let mut store = Store::open(dir.path()).expect("signed");
+        assert!(store.fall_back("blkback").is_none() && store.fall_back("nobody").is_none());
+        let vm = store.fall_back("netback").expect("there is one");
+        assert_eq!(store.image(&vm.ramdisk_image()).expect("signed"), b"the image netback.previous.ramdisk");
+        assert_eq!(vm.kernel_image(), "device.kernel", "that one is as it was");
+        assert_eq!(store.boot_plan().plan.vm("netback"), Some(&vm));
+        assert!(store.fall_back("netback").is_none());
+        let dir = signed_with(&["netback.previous.ramdisk", "device.previous.kernel"]);
+        let mut store = Store::open(dir.path()).expect("signed");
+        let vm = store.fall_back("netback").expect("there are two");
+        assert_eq!(
+            (&*vm.kernel_image(), &*vm.ramdisk_image()),
+            ("device.previous.kernel", "netback.previous.ramdisk")
+        );
+        assert!(store.fall_back("netback").is_none());
     }
 
     #[test]

@@ -91,6 +91,21 @@ impl Vm {
         let own = self.tenant.as_ref().map(|_| format!("{}.", self.name)).unwrap_or_default();
         format!("{own}{}.ramdisk", self.program)
     }
+
+    /// The VM with its previous kernel and program, as far as these differ from its own: `there` says whether an image is there.
+    /// `None` if neither is.
+    #[must_use]
+    pub fn previous(&self, there: impl Fn(&str) -> bool) -> Option<Self> {
+        let [kernel, program] = [&self.kernel, &self.program].map(|name| format!("{name}.previous"));
+        let mut vm = Self { kernel, program, ..self.clone() };
+        if !there(&vm.kernel_image()) {
+            vm.kernel.clone_from(&self.kernel);
+        }
+        if !there(&vm.ramdisk_image()) {
+            vm.program.clone_from(&self.program);
+        }
+        (vm != *self).then_some(vm)
+    }
 }
 
 impl Tenant {
