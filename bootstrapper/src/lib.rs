@@ -72,14 +72,12 @@ struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    fn launcher<'l>(&'l mut self, events: &'l EventChannels) -> Launcher<'l> {
-        let xenstore = self.xenstore.as_mut();
-        Launcher { control: &self.control, events, store: self.store, me: ME, xenstore, devices: None }
-    }
-
     fn begin(&mut self, vm: &'a Vm) -> anyhow::Result<()> {
         let events = EventChannels::open().context("Cannot open the event channels")?;
-        let started = self.launcher(&events).start(vm, Life::New);
+        let (control, xenstore) = (&self.control, self.xenstore.as_mut());
+        let mut launcher =
+            Launcher { control, events: &events, store: self.store, me: ME, xenstore, devices: None };
+        let started = launcher.start(vm, Life::New);
         let started = started.map_err(|e| self.failed(vm, e.into()))?;
         info!(vm = %vm.name, domid = started.domid.0, memory_kib = started.memory_kib, "built");
         self.built.push(vm);
@@ -97,7 +95,7 @@ impl<'a> Host<'a> {
     }
 
     fn end(&mut self, vm: &Vm, events: &EventChannels, started: &Started) -> anyhow::Result<()> {
-        self.launcher(events).wait_healthy(started).inspect_err(|_| {
+        started.wait_healthy(&self.control, events, self.xenstore.as_mut()).inspect_err(|_| {
             // It is destroyed already.
             self.built.retain(|other| other.domid != vm.domid);
         })?;

@@ -68,14 +68,8 @@ impl Host {
     pub fn open(runtime: Runtime, dir: &Path) -> anyhow::Result<Self> {
         let store = Store::open(dir).context("The images are not the signed ones")?;
         let images = store.verify_all().context("The images are not the signed ones")?;
-        let me = store
-            .boot_plan()
-            .plan
-            .vms
-            .iter()
-            .find(|vm| vm.kind == Kind::Builder)
-            .map(|vm| DomId(vm.domid))
-            .context("The plan has no builder")?;
+        let builder = store.boot_plan().plan.vms_of_kind(Kind::Builder).next();
+        let me = DomId(builder.context("The plan has no builder")?.domid);
         let control = Rc::new(Control::open().context("Cannot open Xen's control interface")?);
         let events = EventChannels::open().context("Cannot open the event channels")?;
         // First the ports, then the handler, then (in `take_over`) the list of domains: no death can be missed.

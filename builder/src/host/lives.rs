@@ -32,7 +32,8 @@ impl Host {
         let domains = self.control.domains()?;
         self.note_gone(&domains);
         self.look_at_guests(&domains);
-        for (domid, reason) in domains.iter().filter_map(stopped) {
+        for info in &domains {
+            let (domid, DomainState::Shutdown(reason)) = (info.domid, info.state) else { continue };
             // What becomes of a guest is its toolstack's to say.
             if self.guests.get(domid).is_some() {
                 continue;
@@ -251,15 +252,8 @@ impl Host {
     }
 
     pub(super) fn wait_healthy(&mut self, begun: &Begun) -> Result<(), ennead_launch::Error> {
-        let mut launcher = Launcher {
-            control: &self.control,
-            events: &begun.events,
-            store: &self.store,
-            me: self.me,
-            xenstore: self.xenstore.as_mut().filter(|_| begun.vm.kind != Kind::XenstoreState),
-            devices: None,
-        };
-        launcher.wait_healthy(&begun.started)
+        let xenstore = self.xenstore.as_mut().filter(|_| begun.vm.kind != Kind::XenstoreState);
+        begun.started.wait_healthy(&self.control, &begun.events, xenstore)
     }
 
     pub(super) fn destroy(&mut self, name: &str) -> anyhow::Result<()> {
@@ -288,14 +282,6 @@ impl Host {
         let next = self.restarts.crashed(DomId(vm.domid), Instant::now());
         self.follow(&vm, next);
         Ok(())
-    }
-}
-
-/// A domain that stopped by itself.
-fn stopped(info: &DomainInfo) -> Option<(DomId, ShutdownReason)> {
-    match info.state {
-        DomainState::Shutdown(reason) => Some((info.domid, reason)),
-        _ => None,
     }
 }
 

@@ -133,13 +133,8 @@ impl Host {
 
     /// Does what the toolstacks ask, each for a turn; whether there may be more.
     pub(super) fn serve_toolstacks(&mut self) -> bool {
-        let ready: Vec<DomId> = self
-            .toolstacks
-            .iter()
-            .filter(|(_, toolstack)| toolstack.ready)
-            .map(|(domid, _)| *domid)
-            .collect();
-        for caller in ready {
+        let ready = self.toolstacks.iter().filter(|(_, toolstack)| toolstack.ready);
+        for caller in ready.map(|(domid, _)| *domid).collect::<Vec<_>>() {
             if let Err(cause) = self.serve_one(caller) {
                 // It broke the protocol: it has no channel any more until it is built again.
                 warn!(domid = caller.0, cause = %cause, "toolstack-cut-off");

@@ -245,7 +245,8 @@ impl Launcher<'_> {
             life,
         };
         let ring = built.store.map(|(_, port)| port);
-        self.run(plan, vm, life, starting, ring).inspect_err(|_| self.take_back(&started))?;
+        self.run(plan, vm, life, starting, ring)
+            .inspect_err(|_| started.take_back(self.control, self.xenstore.as_deref_mut()))?;
         Ok(started)
     }
 
@@ -270,44 +271,51 @@ impl Launcher<'_> {
         }
         self.control.unpause(domid).map_err(xen)
     }
+}
 
-    /// Waits until `started` reports that it is well.
+impl Started {
+    /// Waits until it reports that it is well; `events` are those with which it was started.
     ///
     /// # Errors
     /// When it stops or stays silent. It is destroyed then, unless it is the hardware domain.
-    pub fn wait_healthy(&mut self, started: &Started) -> Result<(), Error> {
-        let result = self.await_report(started);
+    pub fn wait_healthy(
+        &self,
+        control: &Control,
+        events: &EventChannels,
+        xenstore: Option<&mut XenStore>,
+    ) -> Result<(), Error> {
+        let result = self.await_report(control, events);
         // The port has served.
-        let _ = self.events.unbind(started.health);
-        result.inspect_err(|_| self.take_back(started))
+        let _ = events.unbind(self.health);
+        result.inspect_err(|_| self.take_back(control, xenstore))
     }
 
     /// Destroys a VM that did not start. Not the hardware domain, to which Xen goes on pointing: with it the host must stop.
     /// XenStore hears that it is dead, or, if it was announced as restarting, that it still is.
-    fn take_back(&mut self, started: &Started) {
-        if started.hardware_domain {
+    fn take_back(&self, control: &Control, xenstore: Option<&mut XenStore>) {
+        if self.hardware_domain {
             return;
         }
         // What failed before is the error to tell.
-        let _ = self.control.destroy_domain(started.domid);
-        if let Some(xenstore) = self.xenstore.as_deref_mut() {
-            let domid = started.domid.0;
-            let _ = xenstore.tell(match started.life {
+        let _ = control.destroy_domain(self.domid);
+        if let Some(xenstore) = xenstore {
+            let domid = self.domid.0;
+            let _ = xenstore.tell(match self.life {
                 Life::New => Request::Died { domid },
                 Life::Again => Request::Restarting { domid },
             });
         }
     }
 
-    fn await_report(&self, started: &Started) -> Result<(), Error> {
-        let domid = started.domid;
+    fn await_report(&self, control: &Control, events: &EventChannels) -> Result<(), Error> {
+        let domid = self.domid;
         let xen = |source| Error::Xen { domid, source };
         let deadline = Instant::now() + HEALTH_DEADLINE;
         while Instant::now() < deadline {
-            if self.events.wait(Some(LOOK_EVERY)).map_err(xen)? == Some(started.health) {
+            if events.wait(Some(LOOK_EVERY)).map_err(xen)? == Some(self.health) {
                 return Ok(());
             }
-            match self.control.domain(domid).map_err(xen)?.map(|info| info.state) {
+            match control.domain(domid).map_err(xen)?.map(|info| info.state) {
                 Some(DomainState::Shutdown(reason)) => {
                     return Err(Error::Stopped { domid, reason: reason.to_string() });
                 }

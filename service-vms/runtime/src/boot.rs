@@ -269,35 +269,13 @@ impl FromStr for Params {
             let Some(word) = word.strip_prefix("ennead.") else { continue };
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             match key {
-                "vm" => once("vm", &mut vm, value.parse()?)?,
-                "health" => once(
-                    "health",
-                    &mut health,
-                    health_port(value).ok_or_else(wrong("health", value, HEALTH))?,
-                )?,
-                "answers" => {
-                    once(
-                        "answers",
-                        &mut answers,
-                        list(value, client_vm).ok_or_else(wrong("answers", value, ANSWERS))?,
-                    )?;
-                }
-                "talks-to" => {
-                    let servers = list(value, server_vm).ok_or_else(wrong("talks-to", value, TALKS_TO))?;
-                    once("talks-to", &mut talks_to, servers)?;
-                }
-                "xenstore" => {
-                    let domid = parse_domid(value).ok_or_else(wrong("xenstore", value, XENSTORE))?;
-                    once("xenstore", &mut xenstore, domid)?;
-                }
-                "backends" => {
-                    let all = list(value, backend_vm).ok_or_else(wrong("backends", value, BACKENDS))?;
-                    once("backends", &mut backends, all)?;
-                }
-                "quotas" => {
-                    let all = list(value, quota).ok_or_else(wrong("quotas", value, QUOTAS))?;
-                    once("quotas", &mut quotas, all)?;
-                }
+                "vm" => once("vm", NAME, &mut vm, value, |name| name.parse().ok())?,
+                "health" => once("health", HEALTH, &mut health, value, health_port)?,
+                "answers" => once("answers", ANSWERS, &mut answers, value, |all| list(all, client_vm))?,
+                "talks-to" => once("talks-to", TALKS_TO, &mut talks_to, value, |all| list(all, server_vm))?,
+                "xenstore" => once("xenstore", XENSTORE, &mut xenstore, value, parse_domid)?,
+                "backends" => once("backends", BACKENDS, &mut backends, value, |all| list(all, backend_vm))?,
+                "quotas" => once("quotas", QUOTAS, &mut quotas, value, |all| list(all, quota))?,
                 _ => return Err(Error::UnknownKey { key: key.to_owned() }),
             }
         }
@@ -313,13 +291,15 @@ impl FromStr for Params {
     }
 }
 
-fn once<T>(key: &'static str, slot: &mut Option<T>, value: T) -> Result<(), Error> {
-    if slot.replace(value).is_some() { Err(Error::Twice { key }) } else { Ok(()) }
-}
-
-fn wrong(key: &'static str, value: &str, expected: &'static str) -> impl FnOnce() -> Error {
-    let value = value.to_owned();
-    move || Error::Value { key, value, expected }
+fn once<T>(
+    key: &'static str,
+    expected: &'static str,
+    slot: &mut Option<T>,
+    value: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<(), Error> {
+    let parsed = parse(value).ok_or_else(|| Error::Value { key, value: value.to_owned(), expected })?;
+    if slot.replace(parsed).is_some() { Err(Error::Twice { key }) } else { Ok(()) }
 }
 
 fn list<T>(text: &str, element: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
