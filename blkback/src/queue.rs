@@ -18,13 +18,15 @@ use crate::engine::{BUFFER_PAGES, Broken, Engine};
 use crate::protocol::{Limits, Refusal, SLOT_32, SLOT_64};
 use crate::storage::{Disk, Medium};
 
-/// Pages that stay mapped for a frontend with `feature-persistent`. It takes those first that it gave last, so these are always the
-/// same. For each, Linux gives a page of its own to Xen.
-const KEPT_PAGES: usize = 64;
+/// Pages that stay mapped for a frontend with `feature-persistent`: all that Linux's has (32 requests of 32 segments, each with a page
+/// that names them).
+const KEPT_PAGES: usize = 32 * 33;
+/// Bytes that one takes: of gntdev's, of Linux's page tables, and of ours.
+const KEPT: usize = 256;
 
 /// Bytes that a ring takes at most: its I/O's, the pages that stay mapped, and what its thread, Linux (two queues of io_uring's) and
 /// Xen need for it.
-pub const MEMORY: usize = (BUFFER_PAGES + KEPT_PAGES) * ennead_xen::PAGE_SIZE + (192 << 10);
+pub const MEMORY: usize = BUFFER_PAGES * ennead_xen::PAGE_SIZE + KEPT_PAGES * KEPT + (192 << 10);
 
 /// How often it looks for what comes next before it sleeps.
 const LOOKS: u32 = 60_000;

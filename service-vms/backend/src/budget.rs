@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// take.
 const FOR_RINGS: (usize, usize) = (3, 4);
 
+/// Bytes that Linux takes when the first grant is mapped: the page structures of one section (XEN_UNPOPULATED_ALLOC).
+const SECTION: usize = 2 << 20;
+
 /// So many rings.
 #[derive(Debug, Clone)]
 pub struct Budget {
@@ -32,7 +35,7 @@ impl Budget {
         let text = std::fs::read_to_string("/proc/meminfo")?;
         let bytes = available(&text).ok_or_else(|| io::Error::other("/proc/meminfo has no MemAvailable"))?;
         let (parts, whole) = FOR_RINGS;
-        Ok(Self::new(bytes / whole * parts / each.max(1)))
+        Ok(Self::new(bytes.saturating_sub(SECTION) / whole * parts / each.max(1)))
     }
 
     /// For `all` rings.

@@ -39,7 +39,7 @@ impl Granted {
 
 impl GuestMemory for Granted {
     fn copy(&mut self, ops: &mut [CopyOp<'_>]) -> Result<()> {
-        ops.iter_mut().for_each(|op| self.kept.copy(op));
+        self.kept.copy(ops);
         self.copier.copy(self.guest, ops)
     }
 }

@@ -138,14 +138,20 @@ impl Load<'_> {
     }
 }
 
-/// What Xen counts once blkback keeps as many pages of each disk as it ever does: it keeps those that requests bring first, and one of
-/// these reads brings more.
+/// What Xen counts once blkback keeps as many pages of each disk as it ever does: all that the frontend has. It has all of them in use
+/// when its ring is full of its largest requests, as it is when nobody takes them.
 fn counted(session: &mut Session, shell: Shell<'_>) -> Result<Counts> {
     for disk in ["xvda", "xvdb"] {
-        let read =
-            format!("dd if=/dev/{disk} of=/dev/null bs=1M count=4 iflag=direct 2> /dev/null && echo read");
-        anyhow::ensure!(shell.run(&read)? == "read", "{disk} cannot be read");
+        shell.run(&format!(
+            "(fio --name=full --filename=/dev/{disk} --readonly --rw=read --direct=1 --ioengine=libaio --bs=128k --iodepth=64 \
+             --time_based --runtime=12 > /dev/null 2>&1 & :)"
+        ))?;
     }
+    shell.run(
+        "until awk '$1 < 1 { exit 1 }' /sys/block/xvda/inflight /sys/block/xvdb/inflight; do sleep 0.2; done",
+    )?;
+    again(session, KILL, "blkback")?;
+    shell.run("while pgrep -x fio > /dev/null; do sleep 0.2; done")?;
     counts(session)
 }
 
