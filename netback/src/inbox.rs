@@ -158,10 +158,11 @@ mod tests {
 
     use super::*;
     use crate::netif::Tcp;
+    use crate::queue::tests::inbox;
 
     #[test]
     fn it_is_bounded() {
-        let (inbox, mut batch) = (Inbox::new(Arc::new(Bell::new().unwrap())).unwrap(), Batch::new().unwrap());
+        let (inbox, mut batch) = (inbox(), Batch::new().unwrap());
         let count = |packet: &[u8]| (0..2000).filter(|_| inbox.put(packet, 0, None)).count();
         assert_eq!(count(&[7; 60]), PACKETS);
         inbox.take(&mut batch);
@@ -190,7 +191,7 @@ mod tests {
             3 => Just(Action::First),
             1 => Just(Action::Take),
         ], 0..200)) {
-            let (inbox, mut batch) = (Inbox::new(Arc::new(Bell::new().unwrap())).unwrap(), Batch::new().unwrap());
+            let (inbox, mut batch) = (inbox(), Batch::new().unwrap());
             // What is taken, and what waits.
             let (mut taken, mut waiting) = (VecDeque::new(), VecDeque::new());
             for (n, action) in actions.into_iter().enumerate() {

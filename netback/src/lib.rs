@@ -5,7 +5,8 @@
 //! - [`tx`], [`rx`]: a round of packets from the guest to the bridge, and back: copied by grant, all of a round in one request.
 //! - [`offload`], [`headers`], [`filter`], [`vlan`], [`rate`]: what a packet needs, and whether it may pass.
 //! - [`neighbours`], [`inbox`]: the direct way from one guest of ours to another.
-//! - [`queue`]: both directions of one vif; [`vif`] gives it a tap and event channels, [`worker`] is the thread that serves it.
+//! - [`queue`]: both directions of one vif; [`vif`] gives it a tap and event channels, [`worker`] is the thread that serves it,
+//!   [`bell`] wakes that.
 //! - [`config`]: what toolstack and frontend say about a vif in XenStore.
 //! - [`nics`], [`service`]: the VM.
 //!

@@ -38,7 +38,7 @@ pub(super) fn rules() -> Rules {
 }
 
 /// Of a thread that nobody has to wake.
-pub(super) fn inbox() -> Arc<Inbox> {
+pub(crate) fn inbox() -> Arc<Inbox> {
     Arc::new(Inbox::new(Arc::new(Bell::new().unwrap())).unwrap())
 }
 

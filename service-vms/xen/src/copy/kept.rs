@@ -51,7 +51,7 @@ impl<R: SharedPage> KeptGrants<R> {
         new.truncate(self.left.min(MAX_REGION));
         self.left -= new.len();
         // If one of them cannot be mapped, none is.
-        let mut at_once = if new.is_empty() { None } else { map(self.peer, &new) };
+        let mut at_once = if new.len() > 1 { map(self.peer, &new) } else { None };
         let size = if at_once.is_some() { new.len() } else { 1 };
         for grefs in new.chunks(size) {
             let Some(region) = at_once.take().or_else(|| map(self.peer, grefs)) else { continue };
