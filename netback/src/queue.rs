@@ -98,8 +98,8 @@ impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
     ///
     /// # Errors
     /// How the frontend broke the protocol.
-    pub fn rest(&mut self) -> Result<bool, Error> {
-        let (tx, rx) = (self.tx.rest()?, self.rx.rest()?);
+    pub fn rest(&mut self, slots: u32) -> Result<bool, Error> {
+        let (tx, rx) = (self.tx.rest(slots)?, self.rx.rest()?);
         Ok(tx || rx)
     }
 

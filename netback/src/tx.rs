@@ -189,12 +189,12 @@ impl<P: SharedPage> Transmit<P> {
         Ok(self.held.is_none() && self.ring.waiting()? > 0)
     }
 
-    /// Asks for an event with the guest's next packet; whether one is here already.
+    /// Asks for an event when the guest has filled so many more slots; whether it has already.
     ///
     /// # Errors
     /// How the frontend broke the protocol.
-    pub fn rest(&mut self) -> Result<bool, Broken> {
-        Ok(self.held.is_none() && self.ring.final_check_for_requests()?)
+    pub fn rest(&mut self, slots: u32) -> Result<bool, Broken> {
+        Ok(self.held.is_none() && self.ring.final_check_for(slots)?)
     }
 
     /// The next packets, as many as are there, fit, and are within the guest's rate.

@@ -1,7 +1,8 @@
 //! The thread that serves queues: those of all vifs in turns, so that a packet from one guest to another needs no other thread to
 //! be woken. There are as many as this VM has virtual processors.
 //!
-//! Before it sleeps it looks for a while whether a guest has more, if that mostly paid: meanwhile guests need not send events.
+//! Before it sleeps it looks for a while whether a guest has more, if that mostly paid: meanwhile guests need not send events. Who
+//! sends a stream of packets asks for no answer to each: they are taken many at a time, as NICs put off their interrupts.
 
 use std::convert::Infallible;
 use std::io;
@@ -32,12 +33,21 @@ const VAIN: u32 = 16;
 const DEAF: Duration = Duration::from_millis(1);
 /// So often it takes packets from a guest that sends all the time, before others have their turn.
 const ROUNDS: u32 = 4;
-/// While there is something to do all the time, the bridge is asked for packets after so many turns.
+/// While there is something to do all the time, the bridge is asked for packets after so many turns, and streams are taken from.
 const TURNS: u32 = 8;
 /// So many queues it looks at in memory, between two questions to the bridge,
 const LOOKS: u32 = 3_000;
 /// and so often it does that before it sleeps.
 const QUESTIONS: u32 = 4;
+
+/// A guest that has sent so many packets since its queue last rested sends a stream. More of it is waited for
+const STREAM: u64 = 4;
+/// so many times as long as the last round took: at most this part of a processor goes into it.
+const GATHER: u32 = 6;
+/// But no longer than that,
+const MOST_GATHER: Duration = Duration::from_millis(4);
+/// and only until so many slots are filled.
+const GATHERED: u32 = 64;
 
 /// The bell's number; queues' are far below.
 const BELL: u64 = u64::MAX;
@@ -89,10 +99,18 @@ pub struct Line<P, M, T, E> {
     number: u64,
     /// No round yet.
     is_new: bool,
+    /// The guest wants an event for what was taken.
+    owed: bool,
     /// Rounds are due.
     called: bool,
     /// The guest was asked for events.
     rests: bool,
+    /// Packets that the guest had sent then.
+    rested: u64,
+    /// It sent a stream until then.
+    streams: bool,
+    /// More of the stream is waited for.
+    gathers: bool,
     /// An event came, and nothing was done since.
     rang: bool,
     /// Events have come that are not taken yet. That has time until the queue rests: their ports cannot fire before.
@@ -130,8 +148,12 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Line<P, M, T, E> {
             told,
             number: 0,
             is_new: true,
+            owed: false,
             called: true,
             rests: false,
+            rested: 0,
+            streams: false,
+            gathers: false,
             rang: false,
             untaken: false,
             vain: 0,
@@ -145,7 +167,15 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Line<P, M, T, E> {
     }
 
     fn is_called(&self) -> bool {
-        self.called || self.queue.has_to_take() || self.queue.has_to_give()
+        self.called || self.has_to_take() || self.queue.has_to_give()
+    }
+
+    fn sent(&self) -> u64 {
+        self.queue.counts().0.packets
+    }
+
+    fn has_to_take(&self) -> bool {
+        !self.gathers && self.queue.has_to_take()
     }
 
     const fn worth(&mut self) -> &mut Worth {
@@ -155,9 +185,9 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Line<P, M, T, E> {
         }
     }
 
-    /// Takes packets from the guest, as long as more come.
+    /// Takes packets from the guest, as long as more come, but if they come all the time.
     fn take(&mut self) -> Result<(), Ended> {
-        if !self.called && !self.queue.has_to_take() {
+        if !self.called && !self.has_to_take() {
             return Ok(());
         }
         let (mut busy, mut notify) = (false, false);
@@ -166,13 +196,16 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Line<P, M, T, E> {
             busy |= round.busy;
             notify |= round.notify;
             self.until = round.until;
-            if !round.more {
+            // Else a round would find the few that came during the last, again and again.
+            self.gathers = self.streams;
+            if !round.more || self.streams {
                 break;
             }
         }
         // After a predecessor's death the frontend may be waiting for what was published long ago.
         let first = std::mem::take(&mut self.is_new);
-        self.events.notify(notify || first, first)?;
+        self.events.notify(first, first)?;
+        self.owed |= notify && !first;
         if busy && self.did.is_none() {
             self.did = Some(Did::Take);
         }
@@ -194,12 +227,17 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Line<P, M, T, E> {
         }
         let given = self.queue.counts().1.packets;
         let round = self.queue.give()?;
-        self.events.notify(false, round.notify)?;
+        self.events.notify(round.notify && std::mem::take(&mut self.owed), round.notify)?;
         if self.queue.counts().1.packets > given {
             self.did = Some(Did::Give);
         }
         self.done(round.busy);
         Ok(())
+    }
+
+    /// Tells the guest that its packets were taken. After others have got them: they are waited for, this is not.
+    fn thank(&mut self) -> Result<(), Ended> {
+        Ok(self.events.notify(std::mem::take(&mut self.owed), false)?)
     }
 
     /// A round has been done.
@@ -215,7 +253,10 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Line<P, M, T, E> {
         if self.rests || self.called {
             return Ok(());
         }
-        self.called = self.queue.rest()?;
+        let sent = self.sent();
+        self.streams = sent - std::mem::replace(&mut self.rested, sent) >= STREAM;
+        self.gathers = self.streams;
+        self.called = self.queue.rest(if self.gathers { GATHERED } else { 1 })?;
         if self.called {
             return Ok(());
         }
@@ -236,6 +277,13 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Line<P, M, T, E> {
             self.deaf = Instant::now().checked_add(DEAF);
         }
         Ok(())
+    }
+
+    /// More of a stream is not waited for any longer.
+    const fn gathered(&mut self) {
+        if std::mem::replace(&mut self.gathers, false) {
+            self.rests = false;
+        }
     }
 
     /// When something is to be done, whatever comes before.
@@ -301,7 +349,8 @@ where
         let files = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&files, &*bell, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
         let (lines, ended) = (Vec::new(), Vec::new());
-        let mut shift = Shift { orders: receiver, bell: Arc::clone(&bell), files, next: 0, lines, ended };
+        let mut shift =
+            Shift { orders: receiver, bell: Arc::clone(&bell), files, next: 0, lines, woke: None, ended };
         std::thread::Builder::new().name("queues".to_owned()).spawn(move || {
             let Err(e) = shift.run();
             ennead_runtime::fail(anyhow::Error::from(e).context("Cannot wait for guests and bridges"))
@@ -344,6 +393,8 @@ struct Shift<P, M, T, E> {
     /// The next queue's number.
     next: u64,
     lines: Vec<Line<P, M, T, E>>,
+    /// When it last woke, if guests send streams.
+    woke: Option<Instant>,
     /// Of queues that ended by themselves, until they are asked for.
     ended: Vec<(Device, Both)>,
 }
@@ -354,11 +405,13 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Shift<P, M, T, E> 
         loop {
             self.each(Line::take);
             self.each(Line::give);
+            self.each(Line::thank);
             if self.is_called() || self.look()? {
                 turns += 1;
                 if turns == TURNS {
                     turns = 0;
                     self.hear(Some(Duration::ZERO))?;
+                    self.lines.iter_mut().for_each(Line::gathered);
                 }
             } else {
                 turns = 0;
@@ -430,8 +483,14 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Shift<P, M, T, E> 
             return Ok(());
         }
         let until = self.lines.iter().filter_map(Line::deadline).min();
-        self.hear(until.map(|until| until.saturating_duration_since(Instant::now())))?;
+        let until = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let gathers = |lines: &[Line<_, _, _, _>]| lines.iter().any(|line| line.gathers);
+        let took = self.woke.map(|woke| woke.elapsed()).unwrap_or_default();
+        let gather = gathers(&self.lines).then(|| took.saturating_mul(GATHER).min(MOST_GATHER));
+        self.hear(until.into_iter().chain(gather).min())?;
         self.bell.get_up();
+        self.woke = gathers(&self.lines).then(Instant::now);
+        self.lines.iter_mut().for_each(Line::gathered);
         Ok(())
     }
 

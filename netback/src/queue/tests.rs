@@ -505,7 +505,7 @@ fn an_event_is_asked_for_and_sent_when_it_is_needed() {
     let pass = pass_once(&mut queue, Instant::now).unwrap();
     assert!(pass.tx.notify && pass.rx.notify);
     assert_eq!((front.tx.load(4), front.rx.load(4)), (1, 1), "as in the beginning: it looks itself");
-    assert!(!queue.rest().unwrap());
+    assert!(!queue.rest(1).unwrap());
     assert_eq!(
         (front.tx.load(4), front.rx.load(4)),
         (2, 2),
@@ -540,19 +540,19 @@ fn a_tap_is_asked_until_it_has_nothing() {
 fn what_a_queue_that_rests_is_asked_for_is_seen() {
     let (mut front, _, mut queue) = start();
     front.send(&packet(60, 1), &PLAIN);
-    assert!((queue.has_to_take() || queue.has_to_give()) && queue.rest().unwrap(), "a packet");
+    assert!((queue.has_to_take() || queue.has_to_give()) && queue.rest(1).unwrap(), "a packet");
     passes(&mut queue);
-    assert!(!queue.rest().unwrap() && !queue.rx.wants_packets());
+    assert!(!queue.rest(1).unwrap() && !queue.rx.wants_packets());
     front.post(1);
     assert!(
-        (queue.has_to_take() || queue.has_to_give()) && queue.rest().unwrap(),
+        (queue.has_to_take() || queue.has_to_give()) && queue.rest(1).unwrap(),
         "a buffer, which it has none of"
     );
     passes(&mut queue);
     let asks = front.rx.load(4);
     front.post(1);
-    assert!(!(queue.has_to_take() || queue.has_to_give() || queue.rest().unwrap()), "one more");
+    assert!(!(queue.has_to_take() || queue.has_to_give() || queue.rest(1).unwrap()), "one more");
     assert_eq!(front.rx.load(4), asks, "and no event is asked for");
     front.tx.store(0, 1 << 31);
-    assert!((queue.has_to_take() || queue.has_to_give()) && queue.rest().is_err());
+    assert!((queue.has_to_take() || queue.has_to_give()) && queue.rest(1).is_err());
 }

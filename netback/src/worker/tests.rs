@@ -37,6 +37,8 @@ struct State {
     /// Times that it came through, and that the guest was sent one.
     fired: u32,
     sent: u32,
+    /// When the guest was sent the last.
+    last: Option<Instant>,
 }
 
 impl Channel {
@@ -49,7 +51,7 @@ impl Channel {
         if state.masked {
             state.pending = true;
         } else {
-            *state = State { masked: true, pending: false, fired: state.fired + 1, sent: state.sent };
+            *state = State { masked: true, pending: false, fired: state.fired + 1, ..*state };
             rustix::io::write(&self.file, &1_u64.to_ne_bytes()).unwrap();
         }
     }
@@ -68,7 +70,11 @@ impl AsFd for Channel {
 
 impl Events for Channel {
     fn notify(&self, tx: bool, rx: bool) -> ennead_xen::Result<()> {
-        self.state.lock().unwrap().sent += u32::from(tx || rx);
+        if tx || rx {
+            let mut state = self.state.lock().unwrap();
+            state.sent += 1;
+            state.last = Some(Instant::now());
+        }
         Ok(())
     }
 
@@ -124,6 +130,11 @@ impl Guest {
         let device = Device { domid: DomId(n), handle: 0 };
         worker.serve(Line::new(queue, channel.clone(), reports.reporter(device), Arc::default()));
         Self { front, tap, channel, device, _member: member }
+    }
+
+    /// How many more slots it must fill until it sends an event.
+    fn is_asked_for(&self) -> u32 {
+        self.front.tx.load(4).wrapping_sub(self.front.tx.load(0))
     }
 
     /// Sends it, with an event if the backend has asked for one.
@@ -196,6 +207,38 @@ fn packets_go_from_guest_to_guest_and_to_the_bridge_and_back() {
         assert_eq!(counts.map(|(from, to)| (from.packets, to.packets)), [(201, 202), (200, 200)]);
         assert!(reports.ends().is_empty());
     }
+}
+
+#[test]
+fn who_waits_for_a_packet_is_told_before_who_sent_it() {
+    let (all, reports) = (Neighbours::default(), TestReports::new().unwrap());
+    let worker = TestWorker::start().unwrap();
+    let mut one = Guest::new(1, &worker, &all, &reports);
+    let two = Guest::new(2, &worker, &all, &reports);
+    rest();
+    let sent = |guest: &Guest| guest.channel.state.lock().unwrap().sent;
+    let before = [sent(&one), sent(&two)];
+    one.send(2, 60);
+    assert!(until(|| sent(&one) > before[0] && sent(&two) > before[1]));
+    let last = |guest: &Guest| guest.channel.state.lock().unwrap().last;
+    assert!(last(&two) < last(&one));
+}
+
+#[test]
+fn more_of_a_stream_is_waited_for_but_not_for_long() {
+    let (all, reports) = (Neighbours::default(), TestReports::new().unwrap());
+    let worker = TestWorker::start().unwrap();
+    let mut one = Guest::new(1, &worker, &all, &reports);
+    let mut two = Guest::new(2, &worker, &all, &reports);
+    let mut waits = || {
+        (0..STREAM).for_each(|_| one.send(2, 60));
+        let count = STREAM.try_into().unwrap();
+        assert_eq!(two.receive(count), vec![60; count], "also those without an event");
+        one.front.collect();
+        (2..=GATHERED).contains(&one.is_asked_for())
+    };
+    assert!(until(&mut waits), "no event for each packet");
+    assert!(until(|| one.is_asked_for() == 1), "an event for the next one that comes alone");
 }
 
 #[test]

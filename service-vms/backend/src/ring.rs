@@ -204,9 +204,17 @@ impl<P: SharedPage, const SLOT: usize> Ring<P, SLOT> {
     /// # Errors
     /// The ring is broken.
     pub fn final_check_for_requests(&mut self) -> Result<bool, Violation> {
-        self.page.store(REQ_EVENT, self.req_cons.wrapping_add(1));
+        self.final_check_for(1)
+    }
+
+    /// The same with so many requests at once, at least 1. Fewer may come without an event: wait for a bounded time only.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub fn final_check_for(&mut self, requests: u32) -> Result<bool, Violation> {
+        self.page.store(REQ_EVENT, self.req_cons.wrapping_add(requests));
         fence(Ordering::SeqCst);
-        self.waiting().map(|count| count > 0)
+        self.waiting().map(|count| count >= requests)
     }
 
     fn offset(&self, index: u32) -> usize {
