@@ -286,6 +286,24 @@ impl Machine {
         Ok(Self { child, input, started, shared, position: 0, log, crashes, folder })
     }
 
+    /// Has the thread that is the devices run whenever it has something to do, before those that are the processors (`SCHED_FIFO`): a
+    /// real controller does not wait for a processor to have done its share. Threads that it starts from now on do so, too.
+    ///
+    /// # Errors
+    /// When we may not (`CAP_SYS_NICE`).
+    pub fn prefer_devices(&self) -> Result<()> {
+        let mut command = Command::new("chrt");
+        command.args(["--fifo", "--pid", "1", &self.child.id().to_string()]);
+        let output = command.output().context("Cannot start chrt")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(
+            output.status.success(),
+            "QEMU's devices get no priority: run this as root ({})",
+            said.trim()
+        );
+        Ok(())
+    }
+
     /// When it was switched on.
     #[must_use]
     pub fn started(&self) -> Instant {

@@ -65,6 +65,8 @@ impl Side {
         step.note("the host starts");
         let mut session = Session::start(&settings, false)?;
         session.until_ready()?;
+        // With as many processors as this machine has, small I/O would else measure its scheduler.
+        session.machine.prefer_devices()?;
         let toolstack = settings.lines.first().context("The manifest has no toolstack")?;
         let operator = Operator { program: program.to_owned(), reach: session.operator(toolstack)? };
         let control = Control::open(&socket)?;
