@@ -35,17 +35,15 @@ const DEAF: Duration = Duration::from_millis(1);
 const ROUNDS: u32 = 4;
 /// While there is something to do all the time, the bridge is asked for packets after so many turns, and streams are taken from.
 const TURNS: u32 = 8;
-/// So many queues it looks at in memory, between two questions to the bridge,
-const LOOKS: u32 = 3_000;
-/// and so often it does that before it sleeps.
-const QUESTIONS: u32 = 4;
+/// So many queues it looks at in memory before it sleeps. The bridge is not asked meanwhile.
+const LOOKS: u32 = 12_000;
 
 /// A guest that has sent so many packets since its queue last rested sends a stream. More of it is waited for
 const STREAM: u64 = 4;
 /// so many times as long as the last round took: at most this part of a processor goes into it.
 const GATHER: u32 = 6;
 /// But no longer than that,
-const MOST_GATHER: Duration = Duration::from_millis(4);
+const MOST_GATHER: Duration = Duration::from_millis(6);
 /// and only until so many slots are filled.
 const GATHERED: u32 = 64;
 
@@ -406,7 +404,7 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Shift<P, M, T, E> 
             self.each(Line::take);
             self.each(Line::give);
             self.each(Line::thank);
-            if self.is_called() || self.look()? {
+            if self.is_called() || self.look() {
                 turns += 1;
                 if turns == TURNS {
                     turns = 0;
@@ -447,22 +445,15 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Shift<P, M, T, E> 
     }
 
     /// Looks for a while whether there is something to do, if after what was done last there mostly is.
-    fn look(&mut self) -> io::Result<bool> {
+    fn look(&mut self) -> bool {
         let by = |did| self.lines.iter().position(|line| line.did == Some(did));
-        let Some(last) = by(Did::Give).or_else(|| by(Did::Take)) else { return Ok(false) };
+        let Some(last) = by(Did::Give).or_else(|| by(Did::Take)) else { return false };
         if !self.lines.get_mut(last).is_some_and(|line| line.worth().is_it()) {
             self.lines.iter_mut().for_each(|line| line.did = None);
-            return Ok(false);
+            return false;
         }
         let turns = LOOKS / u32::try_from(self.lines.len().max(1)).unwrap_or(LOOKS);
-        let mut found = false;
-        for _ in 0..QUESTIONS {
-            found = look(turns, || self.is_called());
-            if found {
-                break;
-            }
-            self.hear(Some(Duration::ZERO))?;
-        }
+        let found = look(turns, || self.is_called());
         // If that queue has ended meanwhile, another one's is noted: it does no harm.
         if let Some(line) = self.lines.get_mut(last) {
             // Not who sends without waiting for anything: nobody would gain by it.
@@ -470,7 +461,7 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Shift<P, M, T, E> 
             line.worth().note(answered);
         }
         self.lines.iter_mut().for_each(|line| line.did = None);
-        Ok(found)
+        found
     }
 
     /// Waits until there is something to do.
