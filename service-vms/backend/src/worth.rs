@@ -5,7 +5,7 @@
 use std::hint::spin_loop;
 
 /// Most times in a row that it is not tried, after it was in vain.
-const MOST_PASSED_OVER: u32 = 63;
+const MOST_PASSED_OVER: u32 = 31;
 
 /// What the last times tell: after each that was in vain, twice as many are passed over. So who always comes late costs hardly any
 /// time of the processor's.
@@ -71,9 +71,9 @@ mod tests {
             gaps.push(passed_over(&mut worth));
             worth.note(false);
         }
-        assert_eq!(gaps, [0, 1, 3, 7, 15, 31, 63, 63]);
-        assert_eq!(passed_over(&mut worth), 63);
-        for _ in 0..5 {
+        assert_eq!(gaps, [0, 1, 3, 7, 15, 31, 31, 31]);
+        assert_eq!(passed_over(&mut worth), 31);
+        for _ in 0..4 {
             worth.note(true);
             assert_eq!(passed_over(&mut worth), 0);
         }
