@@ -62,11 +62,14 @@ impl Manager {
         let _open = self.work.begin().await;
         let name = &guest.config.name;
         let of_xenstore = |e| problem::of_xenstore(&e);
+        // Before it is asked: an operator may be ending it at this moment, and it is not to come again.
+        let alone = self.locks.lock(name).await;
         if self.peers.store.has_started(name).await.map_err(of_xenstore)? {
             return Ok(false);
         }
         let half_done = self.guest(name).is_some_and(|known| known.record.is_of_boot());
-        Rc::clone(self).create(guest.clone(), Some(boot_key(name))).await?;
+        self.create_alone(guest.clone(), Some(boot_key(name))).await?;
+        drop(alone);
         if half_done && let Err(e) = Rc::clone(self).act(name.clone(), Action::Unpause).await {
             // It may have ended by now.
             warn!(guest = name, cause = %e, "not-unpaused");

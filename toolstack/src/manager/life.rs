@@ -26,9 +26,18 @@ impl Manager {
         request: CreateGuest,
         key: Option<String>,
     ) -> Result<String, Problem> {
+        let _alone = self.locks.lock(&request.config.name).await;
+        self.create_alone(request, key).await
+    }
+
+    /// The same for who has the name's lock.
+    pub(super) async fn create_alone(
+        &self,
+        request: CreateGuest,
+        key: Option<String>,
+    ) -> Result<String, Problem> {
         let CreateGuest { config, kernel, ramdisk, paused } = request;
         let name = config.name.clone();
-        let _alone = self.locks.lock(&name).await;
         if let Some(known) = self.with_key(key.as_deref()) {
             let is_it = (&known.config, known.kernel, known.ramdisk) == (&config, kernel, ramdisk);
             let reused = "The `Idempotency-Key` was that of another guest";
