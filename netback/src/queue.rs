@@ -94,7 +94,8 @@ impl<P: SharedPage, M: GuestMemory, T: Tap> Queue<P, M, T> {
         self.rx.is_asked().unwrap_or(true)
     }
 
-    /// Asks the guest for an event with whatever makes a round necessary; whether something has done so already.
+    /// Asks the guest for an event with whatever makes a round necessary, but of what it sends only when so many slots of the ring
+    /// are filled; whether something has done so already.
     ///
     /// # Errors
     /// How the frontend broke the protocol.

@@ -40,7 +40,7 @@ const LOOKS: u32 = 12_000;
 
 /// A guest that has sent so many packets since its queue last rested sends a stream. More of it is waited for
 const STREAM: u64 = 4;
-/// so many times as long as the last round took: at most this part of a processor goes into it.
+/// so many times as long as the last round took, so at most a seventh of a processor goes into it.
 const GATHER: u32 = 6;
 /// But no longer than that,
 const MOST_GATHER: Duration = Duration::from_millis(6);
@@ -189,17 +189,18 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Line<P, M, T, E> {
             return Ok(());
         }
         let (mut busy, mut notify) = (false, false);
-        for _ in 0..ROUNDS {
+        // Of a stream the second would find the few that came during the first, and so on.
+        let rounds = if self.streams { 1 } else { ROUNDS };
+        for _ in 0..rounds {
             let round = self.queue.take(Instant::now)?;
             busy |= round.busy;
             notify |= round.notify;
             self.until = round.until;
-            // Else a round would find the few that came during the last, again and again.
-            self.gathers = self.streams;
-            if !round.more || self.streams {
+            if !round.more {
                 break;
             }
         }
+        self.gathers = self.streams;
         // After a predecessor's death the frontend may be waiting for what was published long ago.
         let first = std::mem::take(&mut self.is_new);
         self.events.notify(first, first)?;
@@ -448,14 +449,10 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Shift<P, M, T, E> 
     fn look(&mut self) -> bool {
         let by = |did| self.lines.iter().position(|line| line.did == Some(did));
         let Some(last) = by(Did::Give).or_else(|| by(Did::Take)) else { return false };
-        if !self.lines.get_mut(last).is_some_and(|line| line.worth().is_it()) {
-            self.lines.iter_mut().for_each(|line| line.did = None);
-            return false;
-        }
-        let turns = LOOKS / u32::try_from(self.lines.len().max(1)).unwrap_or(LOOKS);
-        let found = look(turns, || self.is_called());
-        // If that queue has ended meanwhile, another one's is noted: it does no harm.
-        if let Some(line) = self.lines.get_mut(last) {
+        let pays = self.lines.get_mut(last).is_some_and(|line| line.worth().is_it());
+        let turns = LOOKS / u32::try_from(self.lines.len()).unwrap_or(LOOKS);
+        let found = pays && look(turns, || self.is_called());
+        if pays && let Some(line) = self.lines.get_mut(last) {
             // Not who sends without waiting for anything: nobody would gain by it.
             let answered = line.is_called();
             line.worth().note(answered);
@@ -475,12 +472,14 @@ impl<P: SharedPage, M: GuestMemory, T: Tap + AsFd, E: Events> Shift<P, M, T, E> 
         }
         let until = self.lines.iter().filter_map(Line::deadline).min();
         let until = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let gathers = |lines: &[Line<_, _, _, _>]| lines.iter().any(|line| line.gathers);
-        let took = self.woke.map(|woke| woke.elapsed()).unwrap_or_default();
-        let gather = gathers(&self.lines).then(|| took.saturating_mul(GATHER).min(MOST_GATHER));
+        let gathers = self.lines.iter().any(|line| line.gathers);
+        let gather = gathers.then(|| {
+            let took = self.woke.map(|woke| woke.elapsed()).unwrap_or_default();
+            took.saturating_mul(GATHER).min(MOST_GATHER)
+        });
         self.hear(until.into_iter().chain(gather).min())?;
         self.bell.get_up();
-        self.woke = gathers(&self.lines).then(Instant::now);
+        self.woke = gathers.then(Instant::now);
         self.lines.iter_mut().for_each(Line::gathered);
         Ok(())
     }

@@ -80,10 +80,10 @@ impl State {
         }
     }
 
-    /// How many nodes there are, with those that only open transactions still see.
+    /// How many nodes there are, without those that only open transactions see.
     #[must_use]
-    pub fn nodes(&self) -> usize {
-        self.store.tree.len()
+    pub const fn nodes(&self) -> usize {
+        self.store.totals().0
     }
 
     /// Gives a service VM its role.

@@ -74,10 +74,6 @@ impl Tree {
 
     // Reading
 
-    pub(crate) const fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
     pub(crate) fn find(&self, root: NodeId, path: &[u8]) -> Option<NodeId> {
         path::segments(path).try_fold(root, |at, name| self.child(at, name))
     }

@@ -16,8 +16,10 @@ fn started() -> (World, Conn, Conn, u32) {
 #[test]
 fn nobody_sees_a_transaction_before_it_commits() {
     let (mut w, op, other, id) = started();
+    let nodes = w.state.nodes();
     assert_eq!(w.within(op, id, "write /x 2"), "OK|");
     assert_eq!(w.within(op, id, "write /d/new 3"), "OK|");
+    assert_eq!(w.state.nodes(), nodes);
     assert_eq!(w.within(op, id, "rm /y"), "OK|");
     assert_eq!(w.within(op, id, "read /x"), "2");
     assert_eq!(w.within(op, id, "ls /"), "tool|x|d|");
