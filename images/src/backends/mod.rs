@@ -3,7 +3,8 @@
 //!
 //! Both machines differ in the driver VMs alone: there ours run `blkback` and `netback`, and Linux's a kernel with xen-blkback and
 //! xen-netback (and `images/linux-backend`, which does what Xen's hotplug scripts do). They run in turns: while one is measured,
-//! the other is stopped, its clock too. Of each figure the median counts.
+//! the other is stopped, its clock too. Both start anew for each round: one start differs from another by a few hundredths for as long
+//! as it lasts. Of each figure the median counts.
 //!
 //! One guest is Debian from its disk; it reads and writes another partition with fio. The other one, with busybox, is on the same
 //! bridge: what goes between them passes the backend twice.
@@ -55,9 +56,9 @@ pub fn run(
         step.done("");
         side.with_context(|| format!("The host with {name}"))
     };
-    let mut sides = [start(&ours, "ours")?, start(&linux, "linux")?];
     let mut found: Vec<[Vec<f64>; 2]> = CASES.iter().map(|_| Default::default()).collect();
-    for round in 1..=rounds {
+    let mut one_round = |round| -> Result<[Side; 2]> {
+        let mut sides = [start(&ours, "ours")?, start(&linux, "linux")?];
         let step = progress.step(format!("Round {round}"));
         for (index, side) in sides.iter_mut().enumerate() {
             let figures = side.awake(|side| side.measure())?;
@@ -68,20 +69,28 @@ pub fn run(
             }
         }
         step.done("");
+        Ok(sides)
+    };
+    for round in 1..rounds {
+        end(one_round(round)?)?;
     }
+    let mut sides = one_round(rounds)?;
     let rows = CASES.into_iter().zip(found);
     let rows = rows.map(|(case, [ours, linux])| (case, median(ours), median(linux))).collect();
     let comparison = Comparison { rounds, rows };
     show(&comparison.table());
-    let [ours, linux] = &mut sides;
+    let [ours, _] = &mut sides;
     let step = progress.step("Restarts");
     let pauses = ours.awake(|side| side.pauses(RESTARTS))?;
     step.done("");
     show(&pause::table(&pauses));
-    for side in [ours, linux] {
-        side.end()?;
-    }
+    end(sides)?;
     Ok(comparison)
+}
+
+/// Switches both machines off.
+fn end(sides: [Side; 2]) -> Result<()> {
+    sides.into_iter().try_for_each(|mut side| side.end())
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {

@@ -75,7 +75,7 @@ impl Side {
         first_guest::boot_from(&operator, &guests.debian())?;
         operator.wait_for(PEER, "guest-ready", 1, PATIENCE)?;
         let mut side = Self { session, guests: Shells(operator), control, _folder: folder };
-        side.guests.ask(PEER, &format!("ifconfig eth0 {ADDRESS} netmask 255.255.255.0 up; iperf3 -s -D"))?;
+        side.peer(&format!("ifconfig eth0 {ADDRESS} netmask 255.255.255.0 up; iperf3 -s -D"))?;
         let answer = side.debian(&format!(
             "for n in $(seq 50); do ping -q -c 1 -W 1 {ADDRESS} && break; sleep 0.2; done"
         ))?;
@@ -100,6 +100,11 @@ impl Side {
     /// Has Debian run a command; gives what it prints.
     pub(super) fn debian(&self, command: &str) -> Result<String> {
         self.guests.ask(first_guest::NAME, command)
+    }
+
+    /// The same of the other guest.
+    pub(super) fn peer(&self, command: &str) -> Result<String> {
+        self.guests.ask(PEER, command)
     }
 
     /// The guests' consoles, for another thread.
