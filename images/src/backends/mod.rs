@@ -21,6 +21,7 @@ use anyhow::{Context, Result};
 use self::measure::{CASES, Case, Unit};
 use self::side::Side;
 use crate::cache::Cache;
+use crate::crashes::Crashes;
 use crate::progress::Progress;
 use crate::{host, program};
 
@@ -51,8 +52,13 @@ pub fn run(
     let out = options.out.parent().context("The ISO has no folder")?;
     let start = |host: &host::Host, name: &str| {
         let mut step = progress.step(format!("Guests on the host with {name}"));
-        let side =
-            Side::start(cache, host, &out.join(format!("backends-{name}")), &program, &guests, &mut step);
+        let (out, crashes) = (out.join(format!("backends-{name}")), Crashes::default());
+        let mut once = || Side::start(cache, host, &out, &program, &guests, &crashes, &mut step);
+        // QEMU's own crashes come while devices are enabled, and not with what is measured.
+        let side = match once() {
+            Err(_) if crashes.take().is_some() => once(),
+            side => side,
+        };
         step.done("");
         side.with_context(|| format!("The host with {name}"))
     };

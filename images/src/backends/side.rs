@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::hosts::Guests;
 use crate::cache::Cache;
+use crate::crashes::Crashes;
 use crate::first_guest::{self, PATIENCE};
 use crate::host::Host;
 use crate::operator::Operator;
@@ -37,7 +38,7 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// Starts the host and its guests, and stops it. Its ISO, disk and log are made in `out`.
+    /// Starts the host and its guests, and stops it. Its ISO, disk and log are made in `out`. QEMU's crashes are noted.
     ///
     /// # Errors
     /// When something does not come up.
@@ -47,6 +48,7 @@ impl Side {
         out: &Path,
         program: &Path,
         guests: &Guests,
+        crashes: &Crashes,
         step: &mut Step,
     ) -> Result<Self> {
         fs::create_dir_all(out).with_context(|| format!("Cannot make {}", out.display()))?;
@@ -59,6 +61,7 @@ impl Side {
         let mut settings = Settings {
             lines: relay::lines(&host.plan),
             extra: qmp::at(&socket),
+            crashes: crashes.clone(),
             ..Settings::emulated(iso, MEMORY_MIB, out.join("serial.log"))
         };
         first_guest::equip(&mut settings, cache, Progress::Silent, &image)?;
