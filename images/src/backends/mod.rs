@@ -78,7 +78,7 @@ pub fn run(
         Ok(sides)
     };
     for round in 1..rounds {
-        end(one_round(round)?)?;
+        one_round(round)?.iter_mut().try_for_each(Side::end)?;
     }
     let mut sides = one_round(rounds)?;
     let rows = CASES.into_iter().zip(found);
@@ -90,13 +90,8 @@ pub fn run(
     let pauses = ours.awake(|side| side.pauses(RESTARTS))?;
     step.done("");
     show(&pause::table(&pauses));
-    end(sides)?;
+    sides.iter_mut().try_for_each(Side::end)?;
     Ok(comparison)
-}
-
-/// Switches both machines off.
-fn end(sides: [Side; 2]) -> Result<()> {
-    sides.into_iter().try_for_each(|mut side| side.end())
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
